@@ -1,0 +1,60 @@
+# Every developer command. `make demo` and `make test` set up what they need by themselves.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+SOURCES := src tests benchmarks examples docs
+export FIELDMARK_OFFLINE := 1
+
+.PHONY: help install demo check test test-all test-real bench docs format clean
+.DEFAULT_GOAL := help
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,parquet,heic,tensorboard]'
+	@touch $@
+
+install: $(INSTALLED) ## create .venv with everything a developer needs
+
+demo: $(INSTALLED) ## draw look-alike birds, train on them without labels, write demo/run/report.html
+	$(BIN)/fieldmark sample demo/photos
+	$(BIN)/fieldmark train demo/photos/images --recipe demo --probe demo/photos/split.csv --out demo/run
+	@echo "Open demo/run/report.html in a browser."
+
+check: $(INSTALLED) ## lint, format, types, layers, generated docs
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python docs/generate.py --check
+
+test: $(INSTALLED) ## the default suite, about five minutes on two cores
+	$(BIN)/python -m pytest -q
+
+test-all: $(INSTALLED) ## also the slow checks (not gpu, not real photos)
+	$(BIN)/python -m pytest -q -m "not gpu and not real"
+
+test-real: $(INSTALLED) ## checks on real photos: FIELDMARK_DATA=DIR make test-real
+ifdef FIELDMARK_DATA
+	FIELDMARK_DATA="$(abspath $(FIELDMARK_DATA))" $(BIN)/python -m pytest -q -m real --timeout 1200
+else
+	@echo "NOT RUN: checks on real photos need FIELDMARK_DATA=DIR (a folder of photos and weights)."
+endif
+
+bench: $(INSTALLED) ## measure speeds as ratios and write benchmarks/results (quiet machine)
+	$(BIN)/python benchmarks/run_all.py
+
+docs: $(INSTALLED) ## rewrite docs/cli.md and docs/config.md from the code
+	$(BIN)/python docs/generate.py
+
+format: $(INSTALLED) ## put all code into the house format
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+clean: ## remove what was built, not the environment
+	rm -rf demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Networks from timm, and the provenance of their weights."""

@@ -1,0 +1,1 @@
+"""Protocols that say how good an encoder is, and the report that tells it."""

@@ -1,0 +1,1 @@
+"""One file per self-supervised method; each reads like its paper."""
