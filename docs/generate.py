@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import typer.main
+from fieldmark.data.presets import PRESETS
 
 from fieldmark.cli.app import app
 from fieldmark.config import Config
-from fieldmark.data.presets import PRESETS
 from fieldmark.methods import METHODS
 from fieldmark.workflows import recipe as recipes
 
@@ -77,11 +77,20 @@ def _table(title: str, model: type[Config], skip: set[str] = frozenset()) -> str
 
 
 def recipes_page() -> str:
-    lines = [NOTE + "# Recipes and presets\n", "| recipe | what it is for | source |", "|---|---|---|"]
+    lines = [
+        NOTE + "# Recipes and presets\n",
+        "| recipe | what it is for | source |",
+        "|---|---|---|",
+    ]
     for name in recipes.available():
         recipe = recipes.load_recipe(name)
         lines.append(f"| `{name}` | {recipe.description} | {recipe.source} |")
-    lines += ["", "## Presets for the kind of photo\n", "| preset | what it changes and why |", "|---|---|"]
+    lines += [
+        "",
+        "## Presets for the kind of photo\n",
+        "| preset | what it changes and why |",
+        "|---|---|",
+    ]
     for name, preset in PRESETS.items():
         lines.append(f"| `{name}` | {' '.join(preset.why.split())} |")
     return "\n".join(lines) + "\n"

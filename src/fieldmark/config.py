@@ -4,12 +4,14 @@ import difflib
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fieldmark.errors import ConfigError
+
+T = TypeVar("T", bound="Config")
 
 
 class Config(BaseModel):
@@ -24,7 +26,7 @@ class Config(BaseModel):
     )
 
     @classmethod
-    def parse(cls, data: dict[str, Any], source: str) -> Self:
+    def parse(cls: type[T], data: dict[str, Any], source: str) -> T:
         """Validate plain data.
 
         Args:
@@ -42,9 +44,6 @@ class Config(BaseModel):
     def dump(self) -> dict[str, Any]:
         """Plain data without None values, as TOML has no null."""
         return self.model_dump(mode="json", exclude_none=True)
-
-
-T = TypeVar("T", bound=Config)
 
 
 def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
@@ -114,7 +113,9 @@ def apply_sets(data: dict[str, Any], sets: Iterable[str]) -> dict[str, Any]:
     for item in sets:
         name, equals, text = item.partition("=")
         if not equals or not name.strip():
-            raise ConfigError(f"--set takes key=value such as method.temperature=0.1, got '{item}'.")
+            raise ConfigError(
+                f"--set takes key=value such as method.temperature=0.1, got '{item}'."
+            )
         try:
             value = tomllib.loads(f"value = {text.strip()}")["value"]
         except tomllib.TOMLDecodeError:
@@ -131,7 +132,9 @@ def apply_sets(data: dict[str, Any], sets: Iterable[str]) -> dict[str, Any]:
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """Deep-merge two tables; values of ``over`` win. Neither argument is changed."""
-    result = {key: merge({}, value) if isinstance(value, dict) else value for key, value in base.items()}
+    result = {
+        key: merge({}, value) if isinstance(value, dict) else value for key, value in base.items()
+    }
     for key, value in over.items():
         if isinstance(value, dict) and isinstance(result.get(key), dict):
             result[key] = merge(result[key], value)

@@ -106,7 +106,7 @@ class CollapseError(TrainingError):
     """Features no longer differ between photos."""
 
 
-class Interrupted(FieldmarkError):  # noqa: N818 - not a failure
+class Interrupted(FieldmarkError):
     """Stopped by the user after the current step; everything is saved."""
 
     exit_code = 130

@@ -39,7 +39,9 @@ def storage_errors(path: Path) -> Iterator[None]:
                 f"cannot write {path}: {error.strerror}. Choose a place you may write to."
             ) from error
         if error.errno in {errno.EEXIST, errno.ENOTDIR}:
-            raise OutputError(f"cannot write {path}: a file is in the way ({error.strerror}).") from error
+            raise OutputError(
+                f"cannot write {path}: a file is in the way ({error.strerror})."
+            ) from error
         raise StorageError(f"writing {path} failed: {error}.") from error
 
 

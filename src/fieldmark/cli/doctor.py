@@ -6,7 +6,9 @@ from fieldmark.cli.console import Json, emit
 
 
 def command(
-    seconds: Annotated[float, typer.Option(help="Length of the speed check; 0 leaves it out.", min=0)] = 10.0,
+    seconds: Annotated[
+        float, typer.Option(help="Length of the speed check; 0 leaves it out.", min=0)
+    ] = 10.0,
     json: Json = False,
 ) -> None:
     """Tell versions, devices, threads, allocator and anything wrong with the installation.
@@ -22,7 +24,9 @@ def command(
 
 
 def _text(report: dict[str, Any]) -> str:
-    lines = [f"{name:<14}{version or 'not installed'}" for name, version in report["versions"].items()]
+    lines = [
+        f"{name:<14}{version or 'not installed'}" for name, version in report["versions"].items()
+    ]
     for section in ("machine", "devices"):
         lines += [f"{name:<14}{value}" for name, value in report.get(section, {}).items()]
     if "allocator" in report:

@@ -2,17 +2,33 @@
 
 import importlib.metadata
 import platform
-import sys
 import time
 from typing import Any
 
-PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow", "simplejpeg", "safetensors", "scikit-learn")
-EXTRAS = {"pyarrow": "parquet", "pillow-heif": "heic", "tensorboard": "tensorboard", "wandb": "wandb"}
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "numpy",
+    "pillow",
+    "simplejpeg",
+    "safetensors",
+    "scikit-learn",
+)
+EXTRAS = {
+    "pyarrow": "parquet",
+    "pillow-heif": "heic",
+    "tensorboard": "tensorboard",
+    "wandb": "wandb",
+}
 
 
 def versions() -> dict[str, str | None]:
     """Installed version of fieldmark, Python and each package; None where missing."""
-    found: dict[str, str | None] = {"fieldmark": _version("fieldmark"), "python": platform.python_version()}
+    found: dict[str, str | None] = {
+        "fieldmark": _version("fieldmark"),
+        "python": platform.python_version(),
+    }
     found.update({name: _version(name) for name in (*PACKAGES, *EXTRAS)})
     return found
 
@@ -40,12 +56,12 @@ def examine(seconds: float = 10.0) -> dict[str, Any]:
         "machine": {"system": platform.platform(), "processor": platform.machine()},
         "problems": problems,
     }
-    if sys.version_info < (3, 11):
-        problems.append(f"Python 3.11 or newer is needed, this is {platform.python_version()}.")
     try:
         import torch
     except Exception as error:
-        problems.append(f"torch does not import ({error}); reinstall torch and torchvision together.")
+        problems.append(
+            f"torch does not import ({error}); reinstall torch and torchvision together."
+        )
         return report
     try:
         import torchvision  # noqa: F401
@@ -103,7 +119,10 @@ def _speed(seconds: float) -> dict[str, float]:
     images = torch.rand(32, 3, 128, 128, device=device).to(memory_format=torch.channels_last)
     rates: dict[str, float] = {}
     for name, dtype in (("fp32", None), ("bf16", torch.bfloat16)):
-        with torch.inference_mode(), torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None):
+        with (
+            torch.inference_mode(),
+            torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None),
+        ):
             network(images)
             done, begin = 0, time.perf_counter()
             while time.perf_counter() - begin < seconds / 2:
