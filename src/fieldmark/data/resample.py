@@ -1,0 +1,273 @@
+"""Crop, flip, antialiased resize and Gaussian blur as two matrices per view.
+
+All four are linear and separable, so a view of photo X is ``A_y X A_xᵀ``: two batched matrix
+products do the work of four image operations (docs/design.md, rule 5). The filter is the triangle
+that torchvision's ``resize(antialias=True)`` uses: as wide as the pixels of the view when
+shrinking, plain bilinear when enlarging, renormalised at the border of the crop.
+
+Pixels are centred (−128 … 127) before the products: each value is then exact in bfloat16, and the
+rounding of weights acts on deviations from mid-gray instead of on full brightness.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+_CPU_BYTES = 3 << 20
+_GPU_BYTES = 1 << 29
+
+
+@runtime_checkable
+class Photos(Protocol):
+    """What views need of a photo store."""
+
+    @property
+    def shapes(self) -> Any:
+        """Height and width per catalog row, int [N, 2]; 0 where there is no photo."""
+
+    @property
+    def data(self) -> Any:
+        """All pixels as one flat uint8 array (numpy, or a tensor on the device)."""
+
+    @property
+    def offsets(self) -> Any:
+        """Where each row's H × W × 3 pixels start in ``data``, int64 [N]."""
+
+
+class Axis(NamedTuple):
+    """Resampling of one axis of each view, in pixels of its window."""
+
+    first: Float[np.ndarray, " B"]
+    """Centre of the view's first pixel."""
+    step: Float[np.ndarray, " B"]
+    """Distance between centres; > 1 shrinks."""
+    start: Int[np.ndarray, " B"]
+    """Where the window begins in the photo."""
+    length: Int[np.ndarray, " B"]
+    """Pixels of the window; none outside is read."""
+
+
+class Geometry(NamedTuple):
+    """Resampling of each view."""
+
+    y: Axis
+    x: Axis
+    flipped: np.ndarray
+    sigma: Float[np.ndarray, " B"]
+    """Standard deviation of the blur in pixels of the view; 0 for none."""
+    radius: int
+    """Pixels each side that the blur's kernel reaches."""
+
+
+def whole_crop(start: Int[np.ndarray, " B"], length: Int[np.ndarray, " B"], size: int) -> Axis:
+    """Stretch a crop over the whole view."""
+    step = length / size
+    return Axis(step / 2, step, start, length)
+
+
+def blur_radius(largest_sigma: float, size: int) -> int:
+    """Half-width of the blur's kernel: three standard deviations, and less than the view."""
+    return min(math.ceil(3 * largest_sigma), size - 1)
+
+
+def fast_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 matrices in hardware."""
+    try:
+        return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+    except (AttributeError, RuntimeError):
+        return False
+
+
+def triangle_matrix(
+    first: Float[Tensor, " B"],
+    step: Float[Tensor, " B"],
+    length: Float[Tensor, " B"],
+    *,
+    size: int,
+    padded: int,
+    taps: int,
+    flipped: Tensor | None = None,
+) -> Float[Tensor, "B size padded"]:
+    """Weights of each window pixel in each view pixel.
+
+    Args:
+        first: Centre of the view's first pixel, in window pixels.
+        step: Distance between centres, in window pixels.
+        length: Window pixels that exist.
+        size: Pixels of the view.
+        padded: Columns of the matrix, at least the largest length.
+        taps: Window pixels that one view pixel can touch, at least 2·max(step, 1) + 1.
+        flipped: Views to mirror.
+    """
+    place = torch.arange(size, device=first.device, dtype=first.dtype)[None]
+    if flipped is not None:
+        place = torch.where(flipped[:, None], size - 1 - place, place)
+    centre = torch.addcmul(first[:, None], place, step[:, None])
+    support = step.clamp(min=1)[:, None]
+    lowest = (centre - support + 0.5).floor_()
+    index = lowest[..., None] + torch.arange(taps, device=first.device, dtype=first.dtype)
+    weight = ((index + 0.5 - centre[..., None]) / support[..., None]).abs_().neg_().add_(1)
+    weight.clamp_(min=0).masked_fill_((index < 0) | (index >= length[:, None, None]), 0)
+    weight /= weight.sum(-1, keepdim=True)
+    matrix = torch.zeros(len(first), size, padded, device=first.device, dtype=first.dtype)
+    # Taps outside the window have weight 0 and may land on any valid column.
+    return matrix.scatter_add_(2, index.clamp_(0, padded - 1).long(), weight)
+
+
+def gaussian_matrix(
+    sigma: Float[Tensor, " B"], *, size: int, radius: int
+) -> Float[Tensor, "B size size"]:
+    """Blur with reflected border, kernel cut at ``radius`` and normalised (as torchvision's)."""
+    reach = torch.arange(-radius, radius + 1, device=sigma.device)
+    kernel = torch.exp(-0.5 * (reach[None] / sigma[:, None]) ** 2)
+    kernel /= kernel.sum(-1, keepdim=True)
+    index = (torch.arange(size, device=sigma.device)[:, None] + reach).abs()
+    index = torch.where(index >= size, 2 * (size - 1) - index, index)
+    matrix = torch.zeros(len(sigma), size, size, device=sigma.device)
+    return matrix.scatter_add_(
+        2, index.expand(len(sigma), -1, -1), kernel[:, None].expand(-1, size, -1)
+    )
+
+
+def resample(
+    store: Photos,
+    rows: Int[np.ndarray, " B"],
+    geometry: Geometry,
+    size: int,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Iterator[tuple[Int[np.ndarray, " b"], Float[Tensor, "b 3 size size"]]]:
+    """Apply the geometry, a chunk of similar windows at a time.
+
+    Args:
+        store: Where pixels are.
+        rows: Catalog rows.
+        geometry: One window and map per row.
+        size: Side of the views, in pixels.
+        device: Where to compute.
+        dtype: Precision of the matrix products; the result is float32.
+
+    Yields:
+        Which of ``rows`` the chunk holds, and their pixels on the scale −128 … 127.
+    """
+    for chunk in _chunks(geometry, device):
+        y, x = (Axis(*(part[chunk] for part in axis)) for axis in (geometry.y, geometry.x))
+        high, wide = _padded(int(y.length.max())), _padded(int(x.length.max()))
+        window = _gather(store, rows[chunk], y, x, high, wide, device, dtype)
+        flipped = torch.from_numpy(geometry.flipped[chunk]).to(device)
+        maps = torch.cat(
+            [_axis_matrix(y, size, high, device), _axis_matrix(x, size, wide, device, flipped)], 2
+        ).to(dtype)
+        sigma = geometry.sigma[chunk]
+        blurred = np.flatnonzero(sigma > 0)
+        if len(blurred):
+            where = torch.from_numpy(blurred).to(device)
+            chosen = torch.from_numpy(sigma[blurred].astype(np.float32)).to(device)
+            blur = gaussian_matrix(chosen, size=size, radius=geometry.radius).to(dtype)
+            maps[where] = torch.bmm(blur, maps[where])
+        count = len(chunk)
+        # [b, h·3, w] · [b, w, size], then [b, size, h] · [b, h, 3·size].
+        half = torch.bmm(window.view(count, high * 3, wide), maps[:, :, high:].mT)
+        full = torch.bmm(maps[:, :, :high], half.view(count, high, 3 * size))
+        yield (
+            chunk,
+            full.view(count, size, 3, size)
+            .transpose(1, 2)
+            .to(torch.float32, memory_format=torch.contiguous_format),
+        )
+
+
+def _padded(length: int) -> int:
+    # Multiples of 16 keep matrix units full.
+    return -(-length // 16) * 16
+
+
+def _chunks(geometry: Geometry, device: torch.device) -> Iterator[Int[np.ndarray, " b"]]:
+    """Group views whose windows are of similar size, so that little is spent on padding."""
+    high, wide = geometry.y.length, geometry.x.length
+    order = np.argsort(np.maximum(high, wide), kind="stable")
+    budget = _CPU_BYTES if device.type == "cpu" else _GPU_BYTES
+    begin = 0
+    while begin < len(order):
+        end = begin + 1
+        top, broad = high[order[begin]], wide[order[begin]]
+        while end < len(order):
+            top = max(top, high[order[end]])
+            broad = max(broad, wide[order[end]])
+            if int(top) * int(broad) * 6 * (end + 1 - begin) > budget:
+                break
+            end += 1
+        yield order[begin:end]
+        begin = end
+
+
+def _axis_matrix(
+    axis: Axis, size: int, padded: int, device: torch.device, flipped: Tensor | None = None
+) -> Float[Tensor, "b size padded"]:
+    numbers = torch.from_numpy(np.stack([axis.first, axis.step, axis.length]).astype(np.float32))
+    first, step, length = numbers.to(device)
+    taps = math.ceil(2 * max(1.0, float(axis.step.max()))) + 1
+    return triangle_matrix(
+        first, step, length, size=size, padded=padded, taps=taps, flipped=flipped
+    )
+
+
+def _gather(
+    store: Photos,
+    rows: Int[np.ndarray, " b"],
+    y: Axis,
+    x: Axis,
+    high: int,
+    wide: int,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Float[Tensor, "b high 3 wide"]:
+    """Centred pixels of each window; what lies beyond a window is arbitrary but finite."""
+    if isinstance(store.data, Tensor) and store.data.device.type != "cpu":
+        pixels = _gather_on_device(store, rows, y, x, high, wide).to(device)
+    else:
+        pixels = torch.from_numpy(_gather_on_host(store, rows, y, x, high, wide)).to(device)
+    # Flipping the top bit turns 0 … 255 into −128 … 127 before the one widening pass.
+    return pixels.bitwise_xor_(128).view(torch.int8).to(dtype)
+
+
+def _gather_on_host(
+    store: Photos, rows: Int[np.ndarray, " b"], y: Axis, x: Axis, high: int, wide: int
+) -> UInt8[np.ndarray, "b high 3 wide"]:
+    # A plain ndarray: slicing a memmap object costs ten times as much.
+    data, shapes = np.asarray(store.data), np.asarray(store.shapes)
+    offsets = np.asarray(store.offsets)
+    windows = np.empty((len(rows), high, 3, wide), np.uint8)
+    for window, row, top, h, left, w in zip(windows, rows, y.start, y.length, x.start, x.length):
+        height, width = shapes[row]
+        begin = int(offsets[row])
+        photo = data[begin : begin + int(height) * int(width) * 3].reshape(height, width, 3)
+        window[:h, :, :w] = photo[top : top + h, left : left + w].transpose(0, 2, 1)
+    return windows
+
+
+def _gather_on_device(
+    store: Photos, rows: Int[np.ndarray, " b"], y: Axis, x: Axis, high: int, wide: int
+) -> UInt8[Tensor, "b high 3 wide"]:
+    device = store.data.device
+    shapes, offsets = _host(store.shapes), _host(store.offsets)
+    width = shapes[rows, 1].astype(np.int64)
+    numbers = np.stack([offsets[rows], width, y.start, y.length - 1, x.start, x.length - 1])
+    begin, width_t, top, last_y, left, last_x = torch.from_numpy(numbers.astype(np.int64)).to(
+        device
+    )
+    i = torch.minimum(torch.arange(high, device=device)[None], last_y[:, None]) + top[:, None]
+    j = torch.minimum(torch.arange(wide, device=device)[None], last_x[:, None]) + left[:, None]
+    line = (begin[:, None] + i * width_t[:, None] * 3)[:, :, None, None]
+    channel = torch.arange(3, device=device)[None, None, :, None]
+    return store.data[line + channel + (j * 3)[:, None, None, :]]
+
+
+def _host(array: Any) -> np.ndarray:
+    return array.cpu().numpy() if isinstance(array, Tensor) else np.asarray(array)
