@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from jaxtyping import Int, Int32, Int64, UInt8
+from jaxtyping import Int32, Int64, UInt8
 
 
 class ArrayStore:
@@ -46,7 +46,7 @@ class ArrayStore:
     def __len__(self) -> int:
         return len(self.shapes)
 
-    def photo(self, row: int | Int[np.ndarray, ""]) -> UInt8[np.ndarray, "H W 3"]:
+    def photo(self, row: int | np.integer) -> UInt8[np.ndarray, "H W 3"]:
         """Pixels of one row, without a copy."""
         height, width = (int(side) for side in self.shapes[row])
         start = int(self.offsets[row])

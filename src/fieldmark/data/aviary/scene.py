@@ -144,16 +144,16 @@ def expose(dice: Dice, picture: Picture, canvas: Array) -> npt.NDArray[np.uint8]
     gain = dice.between("gain", 0.78, 1.12)[:, None] * dice.between("tint", 0.93, 1.07, 3)
     light = 1 + grid(dice.between("light x", -0.12, 0.12)) * x
     light = light + grid(dice.between("light y", -0.05, 0.15)) * y
-    light = light - grid(dice.between("fall-off", 0, 0.12)) * (x * x + y * y)
+    light = light - grid(dice.between("fall-off", 0.0, 0.12)) * (x * x + y * y)
     out = canvas * grid(gain) * light[:, None]
-    out += _noise(dice, canvas.shape[-1]) * grid(dice.between("noise", 0.0, 0.05))[:, None]
+    out += _noise(dice, canvas.shape[-1]) * grid(dice.between("noise", 0.0, 0.04))[:, None]
     out = np.clip(out * 255 + np.float32(0.5), 0, 255).astype(np.uint8)
     return np.ascontiguousarray(out.transpose(0, 2, 3, 1))
 
 
 def _anywhere(dice: Dice, name: str) -> Frame:
     at = dice.between(f"{name} at", -1.15, 1.15, 2)
-    return Frame(at[:, 0], at[:, 1], dice.between(f"{name} angle", 0, 2 * np.pi))
+    return Frame(at[:, 0], at[:, 1], dice.between(f"{name} angle", 0.0, 2 * np.pi))
 
 
 @functools.cache
