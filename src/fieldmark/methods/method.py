@@ -1,0 +1,112 @@
+"""What every method is: a loss that reads, and an update that writes (docs/design.md, rule 2)."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fieldmark import runtime
+from fieldmark.backbones.backbone import Backbone
+from fieldmark.config import Config
+from fieldmark.data.sampling import MultiView
+from fieldmark.nn.spec import EncoderSpec
+from fieldmark.types import Batch, LossOutput, Progress
+
+
+class Method(nn.Module, ABC):
+    """A self-supervised method: settings, parts, views, loss, update.
+
+    ``forward`` returns the loss and changes nothing but batch-norm statistics; what it wants to
+    change it returns in ``carry``, and ``after_step`` writes it, once per optimiser step. All state
+    is in ``state_dict()``. What a method draws itself comes from ``batch.key``; the loop seeds
+    torch with it before every ``forward``, so dropout repeats too.
+
+    Args:
+        config: Settings, an instance of ``config_type``.
+        backbone: The student's network; it is trained in place.
+    """
+
+    config_type: ClassVar[type[Config]]
+    batch_coupled: ClassVar[bool] = False
+    """Whether one photo's loss depends on the others of its micro-batch, so that accumulating
+    gradients over micro-batches is not the same as a larger batch."""
+    synced_statistics: ClassVar[bool] = False
+    """Whether the student's batch-norm should see the batch of all processes."""
+
+    config: Any
+    backbone: Backbone
+
+    def __init__(self, config: Config, backbone: Backbone) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = backbone
+
+    @classmethod
+    @abstractmethod
+    def views(cls, config: Any, size: int) -> MultiView:
+        """The views the paper asks for.
+
+        Args:
+            config: Settings of this method.
+            size: Input of the network, pixels a side.
+        """
+
+    @abstractmethod
+    def forward(self, batch: Batch, progress: Progress) -> LossOutput:
+        """The loss of one micro-batch. Changes nothing but batch-norm statistics."""
+
+    def before_step(self, progress: Progress) -> None:
+        """Edit gradients, just before they are clipped and applied."""
+
+    def after_step(self, progress: Progress, carry: dict[str, Tensor]) -> None:
+        """Write state, once per optimiser step.
+
+        Args:
+            progress: Before the step that was just made.
+            carry: What ``forward`` returned, joined over micro-batches and processes in the order
+                of the global batch.
+        """
+
+    def start_epoch(self, progress: Progress, photos: Any) -> None:
+        """Refresh whatever is kept about the photos; called before each epoch's first step."""
+
+    @abstractmethod
+    def exports(self) -> dict[str, EncoderSpec]:
+        """The encoders this method makes: ``student``, and ``teacher`` where there is one.
+
+        Heads are left out. The modules are the live ones, not copies.
+        """
+
+
+def batch_statistics(module: nn.Module) -> bool:
+    """Whether some layer normalises with the statistics of the batch it sees."""
+    kind = nn.modules.batchnorm._BatchNorm
+    return any(part.training for part in module.modules() if isinstance(part, kind))
+
+
+@torch.no_grad()
+def shuffled(
+    encode: Callable[[Tensor], Tensor], images: Float[Tensor, "B 3 H W"], step: int
+) -> Float[Tensor, "B D"]:
+    """Encode keys so that batch statistics cannot tell which key belongs to which query.
+
+    Across processes the images are dealt out in another order, encoded, and put back: "shuffling
+    BN" of He et al. 2020, section 3.3. With one process it is just a forward pass.
+
+    Args:
+        encode: Images to keys.
+        images: This process's images; as many on every process.
+        step: Seeds the order; the same on every process.
+    """
+    world = runtime.world_size()
+    if world == 1:
+        return encode(images)
+    count = len(images)
+    order = torch.randperm(count * world, generator=torch.Generator().manual_seed(step))
+    order = order.to(images.device)
+    mine = slice(runtime.rank() * count, (runtime.rank() + 1) * count)
+    keys = runtime.gather(encode(runtime.gather(images)[order[mine]]))
+    return keys[torch.argsort(order)[mine]]

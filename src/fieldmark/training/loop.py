@@ -1,0 +1,638 @@
+"""The loop. It knows batches, a loss, an optimiser and checkpoints, and nothing of any method."""
+
+import json
+import logging
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+from torch.optim.optimizer import Optimizer
+
+from fieldmark import runtime, storage
+from fieldmark.errors import ArtifactError, ConfigError, Interrupted, OutputError
+from fieldmark.methods.method import Method
+from fieldmark.training import checkpoint, precision
+from fieldmark.training.config import GuardConfig, TrainConfig
+from fieldmark.training.guard import Guard, check_finite
+from fieldmark.training.health import HealthProbe
+from fieldmark.training.lock import hold_run
+from fieldmark.training.log import MetricsLog, Observer, RunPlan, StepReport, read_metrics
+from fieldmark.training.optim import build_optimizer, learning_rate, set_learning_rate
+from fieldmark.types import Batch, LossOutput, Progress, move_batch
+
+__all__ = ["FitResult", "GuardConfig", "Source", "TrainConfig", "fit", "trial"]
+
+_RUN = "training.json"
+_CHECKPOINTS = "checkpoints"
+_log = logging.getLogger("fieldmark")
+# What may change between two calls of one run without changing what it computes.
+_FREE = {"epochs", "checkpoint_seconds", "log_every", "tensorboard", "wandb", "guard"}
+
+
+class Source(Protocol):
+    """Batches by step number, as ``fieldmark.data.views.BatchSource`` makes them."""
+
+    batch_size: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of one pass over the photos."""
+
+    def batch(
+        self, step: int, micro: int = 0, micros: int = 1, rank: int = 0, world: int = 1
+    ) -> Batch:
+        """One micro-batch of one process."""
+
+
+class FitResult(NamedTuple):
+    """How training ended."""
+
+    step: int
+    """Optimiser steps done, over all calls."""
+    epochs: float
+    resumed_from: int
+    """Step at which this call took over; 0 for a fresh run."""
+    precision: str
+    images_per_second: float
+    """Of this call; 0 when there was nothing left to do."""
+    seconds: float
+    """Wall-clock time of this call."""
+    health: list[dict[str, Any]]
+    """Every look at the features, from the start, with ``step`` and ``epoch``."""
+    notes: list[str]
+    """What the user was told."""
+
+
+def fit(
+    method: Method,
+    source: Source,
+    config: TrainConfig,
+    run: Path,
+    *,
+    observer: Observer | None = None,
+    health: HealthProbe | None = None,
+    identity: dict[str, Any] | None = None,
+    allow_changed: bool = False,
+    device: torch.device | str = "cpu",
+) -> FitResult:
+    """Train, or go on training where this run stopped.
+
+    Called again with the same arguments after a kill at any moment, it ends with the same weights
+    and the same ``metrics.jsonl`` to the bit (CPU, one process, as many threads). Called again
+    after it finished, with more epochs, it goes on.
+
+    Args:
+        method: Trained in place; ends in the state of the last step.
+        source: Makes batches by step number.
+        config: Settings.
+        run: Run folder; ``checkpoints/``, ``metrics.jsonl`` and ``training.json`` go here.
+        observer: Told of every step; the first process's only.
+        health: Looks at the features at the start and every so many epochs.
+        identity: What else must stay the same for the run to go on, as plain data: photos
+            (``{"count": ..., "fingerprint": ...}``), method and backbone settings.
+        allow_changed: Go on even though something of it changed.
+        device: Where to train.
+
+    Raises:
+        ConfigError: Settings that contradict each other or the source.
+        OutputError: The folder holds another run, or another process works on it.
+        ArtifactError: Checkpoints are there and none is usable.
+        NonFiniteError: NaN or infinity, with ``step`` and ``rows``; the step was not made.
+        CollapseError: Features no longer differ between photos.
+        TrainingError: The loss diverged.
+        Interrupted: Stopped by SIGINT or SIGTERM; the state after the last step is saved.
+    """
+    _check(method, source, config)
+    run = storage.make_folder(Path(run))
+    with ExitStack() as stack:
+        if runtime.rank() == 0:
+            stack.enter_context(hold_run(run))
+        trainer = _Run(method, source, config, run, torch.device(device))
+        trainer.observer = observer if observer and runtime.rank() == 0 else Observer()
+        trainer.probe = health
+        return trainer.train(identity or {}, allow_changed)
+
+
+def _check(method: Method, source: Source, config: TrainConfig) -> None:
+    if source.batch_size != config.batch_size:
+        raise ConfigError(
+            f"the source makes batches of {source.batch_size} photos and train.batch_size is "
+            f"{config.batch_size}; they must be equal."
+        )
+    if source.steps_per_epoch < 1:
+        raise ConfigError(
+            f"there are fewer photos than one batch takes (train.batch_size = "
+            f"{config.batch_size}); lower it to the number of photos or add photos."
+        )
+    parts = config.accumulate * runtime.world_size()
+    if config.batch_size % parts:
+        raise ConfigError(
+            f"train.batch_size = {config.batch_size} cannot be cut into {parts} equal parts "
+            f"({config.accumulate} micro-batches x {runtime.world_size()} processes); choose a "
+            f"multiple of {parts}."
+        )
+    if config.accumulate > 1 and method.batch_coupled and not config.allow_coupled_accumulation:
+        raise ConfigError(
+            f"train.accumulate = {config.accumulate} changes the loss of "
+            f"{type(method).__name__}: it contrasts the photos of a batch with each other, and "
+            f"would see {config.batch_size // config.accumulate} instead of {config.batch_size} "
+            "at a time. Use accumulate = 1 with a smaller batch or more processes, or set "
+            "train.allow_coupled_accumulation = true to accept that."
+        )
+
+
+def _channels_last(batch: Batch) -> Batch:
+    views = tuple(
+        view._replace(images=view.images.contiguous(memory_format=torch.channels_last))
+        for view in batch.views
+    )
+    return Batch(views, batch.rows, batch.key)
+
+
+class _Run:
+    """One call of ``fit``: everything that the steps share."""
+
+    def __init__(
+        self, method: Method, source: Source, config: TrainConfig, run: Path, device: torch.device
+    ) -> None:
+        runtime.tune_allocator()
+        self.config, self.source, self.folder, self.device = config, source, run, device
+        layout = torch.channels_last if config.channels_last else torch.contiguous_format
+        self.method = method.to(device=device, memory_format=layout)  # type: ignore[call-overload]
+        self.optimizer: Optimizer = build_optimizer(method, config)
+        self.guard = Guard(config.guard)
+        self.total = config.epochs * source.steps_per_epoch
+        self.observer = Observer()
+        self.probe: HealthProbe | None = None
+        self.notes: list[str] = []
+        self.precision: precision.Precision = "fp32"
+        self.measured: dict[str, float] = {}
+
+    # The run as a whole
+
+    def train(self, identity: dict[str, Any], allow_changed: bool) -> FitResult:
+        """Restore, then step until the end."""
+        began = time.perf_counter()
+        saved, passed = checkpoint.load_newest(
+            self.folder / _CHECKPOINTS, self.method, self.optimizer
+        )
+        for text in passed:
+            self._note(text)
+        self._settle(identity, allow_changed, saved)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+        done = log_size = 0
+        if saved:
+            done, log_size = saved.step, saved.extra["log_bytes"]
+            self.guard.restore(saved.extra["guard"])
+            if saved.extra["scaler"]:
+                self.scaler.load_state_dict(saved.extra["scaler"])
+        first = runtime.rank() == 0
+        self.log = MetricsLog(self.folder, log_size, done, self.config, active=first)
+        if self.log.cut_short:
+            self._note("metrics.jsonl is shorter than the checkpoint says; its end is missing.")
+        model: nn.Module = self.method
+        if self.config.compile:
+            model = cast(nn.Module, torch.compile(model))
+        self.model = runtime.data_parallel(model)
+        self.speed = _Speed(self.config.batch_size)
+        self.saved_at, self.save_seconds = time.monotonic(), 0.0
+        self.begun = done
+        try:
+            self._begin(done)
+            self._steps(done)
+        finally:
+            self.log.close()
+        runtime.barrier()
+        now = max(done, self.total)
+        return FitResult(
+            step=now,
+            epochs=now / self.source.steps_per_epoch,
+            resumed_from=done,
+            precision=self.precision,
+            images_per_second=self.speed.overall,
+            seconds=time.perf_counter() - began,
+            health=read_metrics(self.folder, "health"),
+            notes=self.notes,
+        )
+
+    def _begin(self, done: int) -> None:
+        per_epoch, config = self.source.steps_per_epoch, self.config
+        if done >= self.total and done:
+            self._note(
+                f"this run has already made {done} steps ({done / per_epoch:g} epochs), and "
+                f"{config.epochs} epochs were asked for; ask for more epochs to go on."
+            )
+        self.observer.begin(
+            RunPlan(
+                step=done,
+                total=self.total,
+                steps_per_epoch=per_epoch,
+                epochs=config.epochs,
+                batch_size=config.batch_size,
+                precision=self.precision,
+                precision_seconds=self.measured,
+            )
+        )
+        self.method.train()
+        if done == 0:
+            self._look(0)
+
+    def _settle(
+        self, identity: dict[str, Any], allow_changed: bool, saved: checkpoint.Saved | None
+    ) -> None:
+        """Compare with what the run began with; decide and keep the arithmetic."""
+        settings = {k: v for k, v in self.config.dump().items() if k not in _FREE}
+        wanted = {**identity, "train": settings}
+        wanted = json.loads(json.dumps(wanted))
+        path = self.folder / _RUN
+        before = _read_run(path)
+        if before is not None and (saved is not None or before["identity"] == wanted):
+            self._compare(before, wanted, allow_changed, saved)
+            self.precision = before["precision"]
+        else:
+            if saved is not None:
+                raise ArtifactError(
+                    f"{path} is missing or damaged, so checkpoints in {self.folder} cannot be "
+                    "continued safely; choose another --out."
+                )
+            batch = self._batch(0, 0)
+            self.precision, self.measured = precision.decide(
+                self.config.precision, self.method, batch, self.device
+            )
+        if runtime.rank() == 0:
+            storage.write_json(
+                path,
+                {
+                    "format": checkpoint.FORMAT,
+                    "precision": self.precision,
+                    "precision_seconds": self.measured
+                    or (before or {}).get("precision_seconds", {}),
+                    "epochs": self.config.epochs,
+                    "threads": torch.get_num_threads(),
+                    "processes": runtime.world_size(),
+                    "device": self.device.type,
+                    "identity": wanted,
+                },
+            )
+        runtime.barrier()
+
+    def _compare(
+        self,
+        before: dict[str, Any],
+        wanted: dict[str, Any],
+        allow_changed: bool,
+        saved: checkpoint.Saved | None,
+    ) -> None:
+        changes = _differences(before["identity"], wanted)
+        if changes and not allow_changed:
+            raise OutputError(
+                f"{self.folder} holds a run with other settings: {'; '.join(changes)}. Training "
+                "goes on only with the photos and settings that it began with: undo the change, "
+                "choose another --out for a new run, or allow the change to go on from here."
+                + self._what_photos_mean(before["identity"], wanted)
+            )
+        if changes:
+            self._note(
+                f"the run goes on with changed settings: {'; '.join(changes)}."
+                + self._what_photos_mean(before["identity"], wanted)
+            )
+        if saved and before["epochs"] != self.config.epochs:
+            self._note(
+                f"epochs changed from {before['epochs']} to {self.config.epochs}: learning rate "
+                "and other schedules are functions of the share of the run that is done, so from "
+                "here on they follow the new length; the result is not that of a run that had "
+                f"{self.config.epochs} epochs from its beginning."
+            )
+        for name, now, what in (
+            ("threads", torch.get_num_threads(), "threads"),
+            ("processes", runtime.world_size(), "processes"),
+            ("device", self.device.type, "device"),
+        ):
+            if saved and before[name] != now:
+                self._note(
+                    f"the run began with {what} {before[name]} and goes on with {now}: photos and "
+                    "views stay the same, last digits of the results may differ."
+                )
+
+    def _what_photos_mean(self, before: dict[str, Any], now: dict[str, Any]) -> str:
+        old, new = before.get("photos"), now.get("photos")
+        if not isinstance(old, dict) or not isinstance(new, dict) or old == new:
+            return ""
+        return (
+            f" There were {old.get('count')} photos and are {new.get('count')} now: an epoch has "
+            f"{self.source.steps_per_epoch} steps, the order of photos is drawn anew, and "
+            f"{self.config.epochs} epochs are {self.total} steps of which those already made count."
+        )
+
+    def _note(self, text: str) -> None:
+        self.notes.append(text)
+        _log.warning(text)
+        self.observer.note(text)
+
+    # Steps
+
+    def _steps(self, done: int) -> None:
+        per_epoch = self.source.steps_per_epoch
+        with _signals() as stop:
+            for step in range(done, self.total):
+                progress = Progress(step, self.total, step / per_epoch)
+                if step % per_epoch == 0:
+                    self.method.start_epoch(progress, self.source)
+                due = runtime.rank() == 0 and self._save_due(step + 1)
+                values, stopping, saving = self._step(progress, stop.number, due)
+                self._report(step + 1, values)
+                healthy = False
+                if (step + 1) % per_epoch == 0:
+                    healthy = self._look(step + 1)
+                if saving or stopping or step + 1 == self.total:
+                    self._save(step + 1, healthy)
+                if stopping and step + 1 < self.total:
+                    raise _interrupted(stopping, step + 1)
+
+    def _batch(self, step: int, micro: int) -> Batch:
+        world = runtime.world_size()
+        batch = self.source.batch(step, micro, self.config.accumulate, runtime.rank(), world)
+        batch = move_batch(batch, self.device)
+        return _channels_last(batch) if self.config.channels_last else batch
+
+    def _step(
+        self, progress: Progress, stop: int, save_due: bool
+    ) -> tuple[dict[str, float], int, bool]:
+        """One optimiser step; returns values to log, signal to stop for, whether to save."""
+        micros = self.config.accumulate
+        outputs: list[LossOutput] = []
+        rows: list[Tensor] = []
+        for micro in range(micros):
+            batch = self._batch(progress.step, micro)
+            outputs.append(self._backward(batch, progress, last=micro == micros - 1))
+            rows.append(batch.rows)
+        self.scaler.unscale_(self.optimizer)
+        self.method.before_step(progress)
+        gradients = [p.grad for p in self.method.parameters() if p.grad is not None]
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        names = list(outputs[0].parts)
+        losses = torch.stack([output.loss for output in outputs]).detach().float().mean()
+        parts = [torch.stack([o.parts[n] for o in outputs]).float().mean() for n in names]
+        # One reduction and one wait for the device for everything that the host needs to know.
+        flags = torch.tensor([float(stop), float(save_due)], device=self.device)
+        told = torch.cat([torch.stack([losses, *parts]), flags])
+        told = runtime.all_reduce(told).cpu().double()
+        world = runtime.world_size()
+        numbers = (told[:-2] / world).tolist()
+        values = {"loss": numbers[0], "grad_norm": norm.item()}
+        values.update(zip(names, numbers[1:], strict=True))
+        self._refuse_nan(values, progress.step + 1, rows)
+        if self.config.clip_norm and values["grad_norm"] > self.config.clip_norm:
+            torch._foreach_mul_(gradients, self.config.clip_norm / values["grad_norm"])
+        rate = learning_rate(self.config, progress)
+        set_learning_rate(self.optimizer, rate)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            self.method.after_step(progress, _join([output.carry for output in outputs]))
+        values["lr"] = rate
+        # Several processes may each have got the signal: any of them says which.
+        heard = int(told[-2] > 0) * (stop or signal.SIGTERM)
+        return values, heard, bool(told[-1] > 0)
+
+    def _backward(self, batch: Batch, progress: Progress, *, last: bool) -> LossOutput:
+        torch.manual_seed(batch.key)
+        with ExitStack() as stack:
+            if not last:
+                stack.enter_context(runtime.no_gradient_averaging(self.model))
+            with precision.autocast(self.precision, self.device):
+                output: LossOutput = self.model(batch, progress)
+            self.scaler.scale(output.loss / self.config.accumulate).backward()
+        return output
+
+    def _refuse_nan(self, values: dict[str, float], step: int, rows: list[Tensor]) -> None:
+        if self.scaler.is_enabled() and self.scaler.get_scale() > 1:
+            # fp16 overflows now and then; the scaler leaves that step out and lowers its scale.
+            values = {name: value for name, value in values.items() if name != "grad_norm"}
+        photos = runtime.gather(torch.cat(rows)).tolist() if not _finite(values) else []
+        check_finite(values, step, photos, self.precision, self._kept())
+
+    # After a step
+
+    def _report(self, step: int, values: dict[str, float]) -> None:
+        per_epoch = self.source.steps_per_epoch
+        if step % self.config.log_every == 0:
+            self.log.write(step, step / per_epoch, values)
+        self.speed.step()
+        rate = self.speed.recent
+        left = (self.total - step) * self.config.batch_size
+        self.observer.step(
+            StepReport(
+                step, self.total, step / per_epoch, values, rate, left / rate if rate else 0.0
+            )
+        )
+        if step % per_epoch == 0:
+            self.log.time(
+                {"step": step, "images_per_second": round(rate, 2), "unix_time": time.time()}
+            )
+        self.guard.check_loss(values["loss"], step, self._kept())
+
+    def _look(self, step: int) -> bool:
+        """Look at health where it is due; returns whether it was, and was good."""
+        epoch = step / self.source.steps_per_epoch
+        if self.probe is None or (round(epoch) % self.probe.every_epochs and step < self.total):
+            return False
+        with self.speed.pause():
+            encoder = next(iter(self.method.exports().values()))
+            measures = self.probe.look(encoder, self.precision)
+            self.log.write(step, epoch, measures, kind="health")
+            self.observer.health(epoch, measures)
+            self.guard.check_health(measures, step, self._kept())
+        return True
+
+    def _kept(self) -> str:
+        healthy = checkpoint.last_healthy(self.folder / _CHECKPOINTS)
+        newest = checkpoint.available(self.folder / _CHECKPOINTS)[-1:]
+        if healthy:
+            return f"The last checkpoint that was looked at and healthy is {healthy}."
+        return f"The last checkpoint is {newest[0]}." if newest else "No checkpoint was made yet."
+
+    def _save_due(self, step: int) -> bool:
+        since = time.monotonic() - self.saved_at
+        # Never more than a twentieth of the time.
+        least = max(self.config.checkpoint_seconds, 20 * self.save_seconds)
+        if step % self.source.steps_per_epoch == 0:
+            least = least / 3
+        return since >= least
+
+    def _save(self, step: int, healthy: bool) -> None:
+        if runtime.rank() == 0:
+            with self.speed.pause():
+                began = time.monotonic()
+                self.log.sync()
+                extra = {
+                    "log_bytes": self.log.size,
+                    "scaler": self.scaler.state_dict(),
+                    "guard": self.guard.state(),
+                }
+                folder = self.folder / _CHECKPOINTS
+                path = checkpoint.save(
+                    folder, step, self.method, self.optimizer, extra, healthy=healthy
+                )
+                checkpoint.prune(folder)
+                self.saved_at = time.monotonic()
+                self.save_seconds = self.saved_at - began
+                self.observer.saved(path)
+
+
+def _finite(values: dict[str, float]) -> bool:
+    return all(abs(value) < float("inf") for value in values.values())
+
+
+def _join(carries: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Carries of micro-batches and processes, in the order of the global batch."""
+    joined: dict[str, Tensor] = {}
+    world = runtime.world_size()
+    for name in carries[0]:
+        parts = torch.stack([carry[name] for carry in carries])
+        everyone = runtime.gather(parts).reshape(world, *parts.shape)
+        # Slice micro * world + rank of the global batch: micro-batches outside, processes inside.
+        joined[name] = everyone.transpose(0, 1).flatten(0, 2)
+    return joined
+
+
+def _read_run(path: Path) -> dict[str, Any] | None:
+    try:
+        data = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return data if isinstance(data, dict) and data.get("format") == checkpoint.FORMAT else None
+
+
+def _differences(before: Any, now: Any, name: str = "") -> list[str]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        found = []
+        for key in sorted(before.keys() | now.keys()):
+            inner = f"{name}.{key}" if name else key
+            found += _differences(before.get(key), now.get(key), inner)
+        return found
+    return [] if before == now else [f"{name} was {_short(before)}, is {_short(now)}"]
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+# Signals
+
+
+class _Stop:
+    number = 0
+
+
+@contextmanager
+def _signals() -> Iterator[_Stop]:
+    """Turn the first SIGINT or SIGTERM into a wish; a second one acts at once."""
+    stop = _Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    kinds = (signal.SIGINT, signal.SIGTERM)
+    before = {kind: signal.getsignal(kind) for kind in kinds}
+
+    def heard(number: int, frame: Any) -> None:
+        stop.number = number
+        for kind in kinds:
+            signal.signal(kind, before[kind])
+
+    for kind in kinds:
+        signal.signal(kind, heard)
+    try:
+        yield stop
+    finally:
+        for kind in kinds:
+            signal.signal(kind, before[kind])
+
+
+def _interrupted(number: int, step: int) -> Interrupted:
+    error = Interrupted(
+        f"stopped after step {step}; everything is saved. Run the same command again to go on."
+    )
+    error.exit_code = 128 + number
+    return error
+
+
+# Speed
+
+
+class _Speed:
+    """Photos per second of steps alone, without health and saving."""
+
+    def __init__(self, batch_size: int) -> None:
+        self.batch_size = batch_size
+        self.last: float | None = None
+        self.smooth = 0.0
+        self.seconds = 0.0
+        self.steps = 0
+
+    def step(self) -> None:
+        now = time.perf_counter()
+        if self.last is not None:
+            took = now - self.last
+            self.seconds += took
+            self.steps += 1
+            self.smooth = took if self.steps == 1 else 0.9 * self.smooth + 0.1 * took
+        self.last = now
+
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        if self.last is not None:
+            self.last += time.perf_counter() - began
+
+    @property
+    def recent(self) -> float:
+        return self.batch_size / self.smooth if self.smooth else 0.0
+
+    @property
+    def overall(self) -> float:
+        return self.batch_size * self.steps / self.seconds if self.seconds else 0.0
+
+
+def trial(
+    method: Method,
+    source: Source,
+    config: TrainConfig,
+    *,
+    seconds: float = 10.0,
+    device: torch.device | str = "cpu",
+) -> float:
+    """Photos per second of real training steps, for plans; the method is changed by them.
+
+    Args:
+        method: A throw-away copy.
+        source: Makes batches.
+        config: Settings.
+        seconds: How long to measure, after two steps of warm-up; at least one step is made.
+        device: Where to train.
+    """
+    _check(method, source, config)
+    run = _Run(method, source, config, Path(), torch.device(device))
+    run.precision, _ = precision.decide(config.precision, method, run._batch(0, 0), run.device)
+    run.scaler = torch.amp.GradScaler(run.device.type, enabled=run.precision == "fp16")
+    run.model = method
+    method.train()
+    speed, began, step = _Speed(config.batch_size), 0.0, 0
+    while True:
+        run._step(Progress(step, run.total, step / source.steps_per_epoch), 0, False)
+        runtime.synchronise(run.device)
+        step += 1
+        if step >= 2:
+            speed.step()
+            began = began or time.perf_counter()
+            if speed.steps and time.perf_counter() - began >= seconds:
+                return speed.overall
