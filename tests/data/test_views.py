@@ -246,3 +246,33 @@ def test_epoch_order_ignores_the_order_given():
     assert sorted(order) == sorted(rows)
     assert np.array_equal(order, epoch_order(rows[::-1].copy(), 0, 1))
     assert not np.array_equal(order, epoch_order(rows, 0, 2))
+
+
+def test_whole_views_equal_torchvision_on_mild_photos():
+    # Colours near mid-gray are never clamped, so the whole chain must agree; hue is off.
+    store = photos.ArrayPhotos(
+        [(photos.textured(120, 140, seed) // 5 + 100).astype(np.uint8) for seed in range(24)]
+    )
+    spec = ViewSpec(size=48, brightness=0.2, contrast=0.4, saturation=0.4, hue=0.0, gray=0.3)
+    rows = np.arange(24)
+    draws = drawn(store, rows, spec)
+    colour, steps = draws.colour, (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation)
+    expected = []
+    for i in rows:
+        # Blur last, as in MoCo; flip commutes with all of it.
+        sharp = draws._replace(sigma=np.zeros(24))
+        out = reference_geometry(store, i, sharp, i, spec)
+        for which in colour.order[i]:
+            if which < 3:
+                out = steps[which](out, float(colour.factors[i, which]))
+        if colour.gray[i]:
+            out = F.rgb_to_grayscale(out, num_output_channels=3)
+        if draws.sigma[i] > 0:
+            kernel, sigma = 2 * blur_radius(2.0, 48) + 1, float(draws.sigma[i])
+            out = F.gaussian_blur(out, [kernel, kernel], [sigma, sigma])
+        expected.append(out)
+    expected = torch.stack(expected)
+    for dtype, mean, largest in [(torch.float32, 1e-4, 1e-3), (torch.bfloat16, 1 / 255, 4 / 255)]:
+        error = (render(store, rows, draws, spec, device=CPU, dtype=dtype).float() - expected).abs()
+        assert error.mean() <= mean
+        assert error.max() <= largest
