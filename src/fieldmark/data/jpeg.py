@@ -1,0 +1,131 @@
+"""JPEG structure: header facts, and whether pixels are missing.
+
+libjpeg fills what it cannot read with grey and says so only in warnings. The warnings alone are no
+judge: stray bytes between segments and a missing end marker lose nothing. So a photo that draws a
+warning is decoded twice, each time with other bytes in the place where its data ends; pixels that
+differ hang on data that is not there.
+
+Source: ITU-T T.81 (JPEG), annexes B and G; libjpeg-turbo's jdhuff.c for what is filled in.
+"""
+
+import struct
+from typing import NamedTuple
+
+_SOI, _EOI, _SOS, _APP1 = 0xD8, 0xD9, 0xDA, 0xE1
+_NO_LENGTH = frozenset([0x01, *range(0xD0, 0xD9)])
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_PROGRESSIVE = frozenset([0xC2, 0xC6, 0xCA, 0xCE])
+_EXIF = b"Exif\0\0"
+
+
+class JpegHeader(NamedTuple):
+    """What the segments before the first scan say."""
+
+    height: int
+    width: int
+    components: int
+    precision: int
+    progressive: bool
+    exif: bytes | None
+
+
+def read_header(data: bytes) -> JpegHeader | None:
+    """Walk the segments up to the first scan; None if there is no frame header."""
+    exif: bytes | None = None
+    frame: tuple[int, int, int, int, int] | None = None
+    at, end = 2, len(data)
+    while at + 4 <= end:
+        if data[at] != 0xFF:
+            at = data.find(b"\xff", at)  # Stray bytes between segments.
+            if at < 0:
+                break
+            continue
+        marker = data[at + 1]
+        if marker == 0xFF or marker in _NO_LENGTH or marker == 0:
+            at += 1 if marker == 0xFF else 2
+            continue
+        if marker in (_SOS, _EOI):
+            break
+        (length,) = struct.unpack_from(">H", data, at + 2)
+        if marker == _APP1 and exif is None and data[at + 4 : at + 10] == _EXIF:
+            exif = data[at + 10 : at + 2 + length]
+        elif marker in _FRAMES and frame is None and at + 10 <= end:
+            frame = (*struct.unpack_from(">BHHB", data, at + 4), marker)
+        at += 2 + length
+    if frame is None:
+        return None
+    precision, height, width, components, marker = frame
+    return JpegHeader(height, width, components, precision, marker in _PROGRESSIVE, exif)
+
+
+class Scans(NamedTuple):
+    """What lies between the frame header and the end."""
+
+    end_of_data: int
+    """Index after the last entropy-coded byte: where the end marker stands or should."""
+    ended: bool
+    """An end-of-image marker follows the last scan."""
+    missing: str | None
+    """A component or frequency that no scan brings to full precision, in words."""
+
+
+def read_scans(data: bytes) -> Scans:
+    """Walk all segments and scans of a JPEG whose header could be read."""
+    at, end = 2, len(data)
+    components: list[int] = []
+    progressive = False
+    # Lowest bit seen so far of each component's DC [0] and AC [1..63] coefficients.
+    bits: dict[int, list[int]] = {}
+    end_of_data, ended, in_scan = end, False, False
+    while at + 1 < end:
+        at = data.find(b"\xff", at)
+        if at < 0 or at + 1 >= end:
+            break
+        marker = data[at + 1]
+        if marker == 0 or marker == 0xFF or marker in _NO_LENGTH:
+            at += 1 if marker == 0xFF else 2
+            continue
+        if in_scan:
+            end_of_data, in_scan = at, False
+        if marker == _EOI:
+            ended = bool(bits)
+            if ended:
+                break
+            at += 2
+            continue
+        if at + 4 > end:
+            break
+        (length,) = struct.unpack_from(">H", data, at + 2)
+        if marker in _FRAMES and not components:
+            progressive = marker in _PROGRESSIVE
+            count = data[at + 9] if at + 9 < end else 0
+            components = list(data[at + 10 : at + 10 + 3 * count : 3])
+        elif marker == _SOS:
+            _note_scan(data[at + 4 : at + 2 + length], progressive, bits)
+            in_scan, end_of_data = True, end
+        at += 2 + length
+    return Scans(min(end_of_data, end), ended, _incomplete(components, bits))
+
+
+def _note_scan(body: bytes, progressive: bool, bits: dict[int, list[int]]) -> None:
+    if not body or len(body) < 4 + 2 * body[0]:
+        return
+    count = body[0]
+    start, stop, low = body[1 + 2 * count], body[2 + 2 * count], body[3 + 2 * count] & 15
+    if not progressive:
+        start, stop, low = 0, 63, 0
+    for component in body[1 : 1 + 2 * count : 2]:
+        planes = bits.setdefault(component, [99] * 64)
+        for k in range(start, min(stop, 63) + 1):
+            planes[k] = low
+
+
+def _incomplete(components: list[int], bits: dict[int, list[int]]) -> str | None:
+    absent = [c for c in components if c not in bits]
+    if absent:
+        return f"{len(absent)} of {len(components)} colour components are missing"
+    coarse = sum(low > 0 for component in components for low in bits[component])
+    if coarse:
+        share = coarse / (64 * len(components))
+        return f"{share:.0%} of the detail was never sent (later scans are missing)"
+    return None

@@ -1,0 +1,174 @@
+"""Tables of photos: CSV, TSV, JSON lines and Parquet as plain dictionaries.
+
+Column names follow OML, wildlife-datasets and Hugging Face, so tables made for those work here.
+"""
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from fieldmark.errors import CatalogError, MissingExtraError
+
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+
+ALIASES: dict[str, tuple[str, ...]] = {
+    "path": ("path", "image_path", "filename", "file_name"),
+    "label": ("label", "class"),
+    "split": ("split",),
+    "group": ("group",),
+    "x_1": ("x_1",),
+    "y_1": ("y_1",),
+    "x_2": ("x_2",),
+    "y_2": ("y_2",),
+}
+"""fieldmark's name of a column and the names it may have in a table, first match wins."""
+
+SPLITS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+"""Names of splits that are recognised, in tables and as folder names."""
+
+_BOX = ("x_1", "y_1", "x_2", "y_2")
+
+
+def _column(names: list[str], wanted: str) -> str | None:
+    known = {name.strip().lower(): name for name in names}
+    return next((known[alias] for alias in ALIASES[wanted] if alias in known), None)
+
+
+def _text(value: Any) -> str | None:
+    if value is None:
+        return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # Parquet and JSON turn integer labels with gaps into floats.
+    text = str(value).strip()
+    return text or None
+
+
+def _read_csv(path: Path) -> Iterator[dict[str, Any]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+        yield from csv.DictReader(file, delimiter=delimiter)
+
+
+def _read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    with path.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            item = json.loads(line)
+            if not isinstance(item, dict):
+                raise CatalogError(
+                    f"{path}, line {number}: each line must be a JSON object such as "
+                    f'{{"path": "a.jpg"}}, got {line.strip()[:60]!r}.'
+                )
+            yield item
+
+
+def _read_parquet(path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        import pyarrow
+        import pyarrow.parquet as parquet
+    except ImportError:
+        raise MissingExtraError("pyarrow", "parquet", "to read Parquet tables") from None
+    try:
+        with parquet.ParquetFile(path) as table:
+            names = [name for name in table.schema_arrow.names if _is_known(name)]
+            for batch in table.iter_batches(columns=names):
+                yield from batch.to_pylist()
+    except pyarrow.ArrowException as error:
+        raise CatalogError(f"{path} cannot be read as Parquet: {error}.") from None
+
+
+def _is_known(name: str) -> bool:
+    return any(name.strip().lower() in names for names in ALIASES.values())
+
+
+class TableRow(dict[str, str | None]):
+    """Known columns of one line, by fieldmark's names, as text; empty cells are None."""
+
+    line: int
+    """Number of the line in the table, the first photo being 1."""
+
+
+def read_table(path: Path, required: tuple[str, ...] = ("path",)) -> list[TableRow]:
+    """Read the columns that fieldmark knows.
+
+    Args:
+        path: A ``.csv``, ``.tsv``, ``.jsonl``, ``.ndjson`` or ``.parquet`` file.
+        required: Columns that must be there, by fieldmark's names.
+
+    Raises:
+        CatalogError: If the file is missing, unreadable, empty, or lacks a required column.
+        MissingExtraError: For Parquet without pyarrow.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise CatalogError(
+            f"{path} is not a table of photos; allowed are {', '.join(SUFFIXES)} with a column 'path'."
+        )
+    reader = {".parquet": _read_parquet, ".jsonl": _read_jsonl, ".ndjson": _read_jsonl}
+    rows: list[TableRow] = []
+    columns: dict[str, str | None] | None = None
+    try:
+        for number, item in enumerate(reader.get(suffix, _read_csv)(path), 1):
+            names = [name for name in item if isinstance(name, str)]
+            # JSON lines may leave out columns that are empty, so look again on every line.
+            if columns is None or suffix in (".jsonl", ".ndjson"):
+                columns = {name: _column(names, name) for name in ALIASES}
+                _require(path, columns, required, names)
+            row = TableRow(
+                {k: _text(item.get(column)) if column else None for k, column in columns.items()}
+            )
+            row.line = number
+            rows.append(row)
+    except FileNotFoundError:
+        raise CatalogError(f"no such table: {path}.") from None
+    except (OSError, UnicodeDecodeError, csv.Error, json.JSONDecodeError) as error:
+        raise CatalogError(f"{path} cannot be read as a table: {error}.") from None
+    if not rows:
+        raise CatalogError(
+            f"{path} lists no photos; it needs a header with 'path' and one line a photo."
+        )
+    return rows
+
+
+def _require(
+    path: Path, columns: dict[str, str | None], required: tuple[str, ...], names: list[str]
+) -> None:
+    missing = [name for name in required if columns[name] is None]
+    if missing:
+        wanted = "; ".join(" or ".join(ALIASES[name]) for name in missing)
+        raise CatalogError(
+            f"{path} lacks a column: {wanted}. It has: {', '.join(names) or 'none'}. Add the column "
+            "or rename one."
+        )
+
+
+def box_of(row: TableRow, path: Path) -> tuple[float, float, float, float] | None:
+    """The photo's box in pixels (x0, y0, x1, y1) of the upright photo, or None.
+
+    Raises:
+        CatalogError: If the numbers do not make a box.
+    """
+    values = [row[name] for name in _BOX]
+    if all(value is None for value in values):
+        return None
+    try:
+        x0, y0, x1, y1 = (float(value or "") for value in values)
+    except ValueError:
+        x0 = y0 = x1 = y1 = 0.0
+    if not (x1 > x0 and y1 > y0):
+        raise CatalogError(
+            f"{path}, photo {row.line}: x_1,y_1,x_2,y_2 must be pixels with x_2 > x_1 and "
+            f"y_2 > y_1, got {values}."
+        )
+    return (x0, y0, x1, y1)
