@@ -1,0 +1,39 @@
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+# Tests share `tiny`, and child processes start from files beside it.
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Results must not depend on the machine's cores, and tiny tensors do not gain from them."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def tiny_backbone():
+    from tiny import TinyBackbone
+
+    return TinyBackbone()
+
+
+@pytest.fixture
+def tiny_backbone_with_batch_norm():
+    from tiny import TinyBackbone
+
+    return TinyBackbone(batch_norm=True)
+
+
+@pytest.fixture
+def photos():
+    """A synthetic store of 32 photos."""
+    from tiny import ArrayStore
+
+    return ArrayStore(32)

@@ -1,0 +1,129 @@
+"""The smallest network, photos and methods that behave like real ones, in milliseconds."""
+
+import numpy as np
+import torch
+from torch import nn
+
+from fieldmark.backbones.backbone import Backbone, BackboneConfig
+from fieldmark.backbones.provenance import Provenance
+from fieldmark.data.sampling import MultiView
+from fieldmark.data.views import BatchSource
+from fieldmark.methods import METHODS
+from fieldmark.training.loop import TrainConfig
+from fieldmark.types import Features
+
+SIZE = 16
+SMALL = {"queue_size": 64, "hidden": 32, "dim": 16, "projector_layers": 2}
+
+
+class TinyBackbone(Backbone):
+    """Three convolutions; without batch-norm by default, so that every photo counts alone."""
+
+    def __init__(self, dim=16, *, batch_norm=False, seed=0):
+        nn.Module.__init__(self)
+        torch.manual_seed(seed)
+        norm = nn.BatchNorm2d if batch_norm else lambda width: nn.Identity()
+        self.network = nn.Sequential(
+            nn.Conv2d(3, 16, 4, 4),
+            norm(16),
+            nn.GELU(),
+            nn.Conv2d(16, 32, 2, 2),
+            norm(32),
+            nn.GELU(),
+            nn.Conv2d(32, dim, 1),
+        )
+        mean, std = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+        self.config = BackboneConfig(
+            name="tiny", weights="random", mean=mean, std=std, normalization="train"
+        )
+        self.provenance = Provenance(how="random")
+        self.size = SIZE
+        self.dim = self.token_dim = dim
+        self.stage_dims = self.stage_strides = ()
+        self.is_transformer = False
+        self.first_trained, self.stage_count = 0, 1
+        self._stage_of = {name: 0 for name, _ in self.network.named_parameters()}
+
+    def train(self, mode=True):
+        return nn.Module.train(self, mode)
+
+    def forward(self, images, *, stages=(), attention=(), keep=None, mask=None, mask_token=None):
+        x = self.network((images - 0.5) / 0.25)
+        tokens = x.flatten(2).transpose(1, 2)
+        return Features(tokens.mean(1), tokens, (x.shape[2], x.shape[3]))
+
+
+class ArrayStore:
+    """Photos in memory, the way the photo store keeps them."""
+
+    def __init__(self, count=32, side=20, seed=0):
+        generator = np.random.default_rng(seed)
+        coarse = generator.integers(0, 256, (count, 4, 4, 3), dtype=np.uint8)
+        photos = coarse.repeat(side // 4, 1).repeat(side // 4, 2)
+        self.shapes = np.full((count, 2), side, dtype=np.int32)
+        self.offsets = np.arange(count, dtype=np.int64) * photos[0].size
+        self.data = photos.reshape(-1).copy()
+        self.usable = np.arange(count)
+        self.short_side = side
+
+    def __len__(self):
+        return len(self.offsets)
+
+    def photo(self, row):
+        height, width = self.shapes[row]
+        begin = self.offsets[row]
+        return self.data[begin : begin + height * width * 3].reshape(height, width, 3)
+
+
+def config(name, **settings):
+    """Small settings of a method: whichever of ``SMALL`` it knows, then ``settings``."""
+    kind = METHODS[name].config_type
+    known = {key: value for key, value in SMALL.items() if key in kind.model_fields}
+    return kind(**{**known, **settings})
+
+
+def method(name, *, batch_norm=False, seed=0, kind=None, dim=16, **settings):
+    torch.manual_seed(seed)
+    backbone = TinyBackbone(dim, batch_norm=batch_norm, seed=seed)
+    return (kind or METHODS[name])(config(name, **settings), backbone)
+
+
+def views(name):
+    """The method's views without blur and colour, which tiny photos do not stand."""
+    specs = [
+        spec.model_copy(update={"size": SIZE, "scale": (0.4, 1.0), "blur": 0.0, "hue": 0.0})
+        for spec in METHODS[name].views(config(name), SIZE).specs
+    ]
+    return MultiView(specs=tuple(specs))
+
+
+def source(name="mocov2", *, batch_size=8, photos=32, seed=0):
+    return BatchSource(
+        ArrayStore(photos), np.arange(photos), views(name), batch_size=batch_size, seed=seed
+    )
+
+
+def train_config(**settings):
+    """Float32, no extras: exact and fast."""
+    base = {
+        "epochs": 2,
+        "batch_size": 8,
+        "lr": 0.05,
+        "precision": "fp32",
+        "tensorboard": False,
+        "channels_last": False,
+        "checkpoint_seconds": 3600,
+    }
+    return TrainConfig(**{**base, **settings})
+
+
+def state(module):
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def largest_difference(first, second):
+    """Largest absolute difference over all tensors of two states."""
+    assert first.keys() == second.keys()
+    return max(
+        float((first[name].double() - second[name].double()).abs().max()) for name in first
+    )
