@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +35,7 @@ _log = logging.getLogger("fieldmark")
 _FREE = {"epochs", "checkpoint_seconds", "log_every", "tensorboard", "wandb", "guard"}
 
 
+@runtime_checkable
 class Source(Protocol):
     """Batches by step number, as ``fieldmark.data.views.BatchSource`` makes them."""
 
@@ -179,12 +180,13 @@ class _Run:
     def train(self, identity: dict[str, Any], allow_changed: bool) -> FitResult:
         """Restore, then step until the end."""
         began = time.perf_counter()
+        # Settings first: weights of another network would not even load, with a worse reason.
+        self._settle(identity, allow_changed)
         saved, passed = checkpoint.load_newest(
             self.folder / _CHECKPOINTS, self.method, self.optimizer
         )
         for text in passed:
             self._note(text)
-        self._settle(identity, allow_changed, saved)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         done = log_size = 0
         if saved:
@@ -243,20 +245,19 @@ class _Run:
         if done == 0:
             self._look(0)
 
-    def _settle(
-        self, identity: dict[str, Any], allow_changed: bool, saved: checkpoint.Saved | None
-    ) -> None:
+    def _settle(self, identity: dict[str, Any], allow_changed: bool) -> None:
         """Compare with what the run began with; decide and keep the arithmetic."""
+        saved = bool(checkpoint.available(self.folder / _CHECKPOINTS))
         settings = {k: v for k, v in self.config.dump().items() if k not in _FREE}
         wanted = {**identity, "train": settings}
         wanted = json.loads(json.dumps(wanted))
         path = self.folder / _RUN
         before = _read_run(path)
-        if before is not None and (saved is not None or before["identity"] == wanted):
+        if before is not None and (saved or before["identity"] == wanted):
             self._compare(before, wanted, allow_changed, saved)
             self.precision = before["precision"]
         else:
-            if saved is not None:
+            if saved:
                 raise ArtifactError(
                     f"{path} is missing or damaged, so checkpoints in {self.folder} cannot be "
                     "continued safely; choose another --out."
@@ -287,7 +288,7 @@ class _Run:
         before: dict[str, Any],
         wanted: dict[str, Any],
         allow_changed: bool,
-        saved: checkpoint.Saved | None,
+        saved: bool,
     ) -> None:
         changes = _differences(before["identity"], wanted)
         if changes and not allow_changed:
