@@ -15,11 +15,13 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-_CPU_BYTES = 3 << 20
+# Chunks of windows: near the size of the second-level cache on a CPU, few launches on a GPU.
+_CPU_BYTES = 1 << 20
 _GPU_BYTES = 1 << 29
+_BYTES_PER_VALUE = 2
 
 
 @runtime_checkable
@@ -83,40 +85,46 @@ def fast_bfloat16() -> bool:
         return False
 
 
-def triangle_matrix(
-    first: Float[Tensor, " B"],
-    step: Float[Tensor, " B"],
-    length: Float[Tensor, " B"],
+def triangle_matrices(
+    first: Float[Tensor, "B 2"],
+    step: Float[Tensor, "B 2"],
+    length: Float[Tensor, "B 2"],
     *,
     size: int,
-    padded: int,
+    padded: tuple[int, int],
     taps: int,
-    flipped: Tensor | None = None,
-) -> Float[Tensor, "B size padded"]:
-    """Weights of each window pixel in each view pixel.
+    flipped: Bool[Tensor, " B"],
+) -> Float[Tensor, "B size both"]:
+    """Weights of each window pixel in each view pixel, for both axes side by side.
 
     Args:
-        first: Centre of the view's first pixel, in window pixels.
+        first: Centre of the view's first pixel along y and x, in window pixels.
         step: Distance between centres, in window pixels.
         length: Window pixels that exist.
         size: Pixels of the view.
-        padded: Columns of the matrix, at least the largest length.
+        padded: Columns of either axis, at least the largest length.
         taps: Window pixels that one view pixel can touch, at least 2·max(step, 1) + 1.
-        flipped: Views to mirror.
+        flipped: Views to mirror left to right.
     """
-    place = torch.arange(size, device=first.device, dtype=first.dtype)[None]
-    if flipped is not None:
-        place = torch.where(flipped[:, None], size - 1 - place, place)
+    device = first.device
+    place = torch.arange(size, device=device, dtype=first.dtype)[None, :, None]
+    # Mirroring walks the x axis backwards.
+    back = torch.stack([torch.zeros_like(flipped), flipped], 1)[:, None]
+    place = torch.where(back, size - 1 - place, place)
     centre = torch.addcmul(first[:, None], place, step[:, None])
     support = step.clamp(min=1)[:, None]
     lowest = (centre - support + 0.5).floor_()
-    index = lowest[..., None] + torch.arange(taps, device=first.device, dtype=first.dtype)
-    weight = ((index + 0.5 - centre[..., None]) / support[..., None]).abs_().neg_().add_(1)
-    weight.clamp_(min=0).masked_fill_((index < 0) | (index >= length[:, None, None]), 0)
+    index = lowest[..., None] + torch.arange(taps, device=device, dtype=first.dtype)
+    weight = index - (centre - 0.5)[..., None]
+    weight.abs_().div_(support[..., None]).neg_().add_(1).clamp_(min=0)
+    ends = length[:, None, :, None]
+    weight.masked_fill_((index < 0) | (index >= ends), 0)
     weight /= weight.sum(-1, keepdim=True)
-    matrix = torch.zeros(len(first), size, padded, device=first.device, dtype=first.dtype)
     # Taps outside the window have weight 0 and may land on any valid column.
-    return matrix.scatter_add_(2, index.clamp_(0, padded - 1).long(), weight)
+    index.clamp_(min=0).clamp_(max=ends - 1)
+    index[:, :, 1] += padded[0]
+    matrix = torch.zeros(len(first), size, sum(padded), device=device, dtype=first.dtype)
+    return matrix.scatter_add_(2, index.flatten(2).long(), weight.flatten(2))
 
 
 def gaussian_matrix(
@@ -160,17 +168,20 @@ def resample(
         y, x = (Axis(*(part[chunk] for part in axis)) for axis in (geometry.y, geometry.x))
         high, wide = _padded(int(y.length.max())), _padded(int(x.length.max()))
         window = _gather(store, rows[chunk], y, x, high, wide, device, dtype)
-        flipped = torch.from_numpy(geometry.flipped[chunk]).to(device)
-        maps = torch.cat(
-            [_axis_matrix(y, size, high, device), _axis_matrix(x, size, wide, device, flipped)], 2
+        numbers = np.stack([np.stack(pair, 1) for pair in zip(y, x)]).astype(np.float32)
+        first, step, _, length = torch.from_numpy(numbers).to(device)
+        maps = triangle_matrices(
+            first,
+            step,
+            length,
+            size=size,
+            padded=(high, wide),
+            taps=math.ceil(2 * max(1.0, float(numbers[1].max()))) + 1,
+            flipped=torch.from_numpy(geometry.flipped[chunk]).to(device),
         ).to(dtype)
-        sigma = geometry.sigma[chunk]
-        blurred = np.flatnonzero(sigma > 0)
-        if len(blurred):
-            where = torch.from_numpy(blurred).to(device)
-            chosen = torch.from_numpy(sigma[blurred].astype(np.float32)).to(device)
-            blur = gaussian_matrix(chosen, size=size, radius=geometry.radius).to(dtype)
-            maps[where] = torch.bmm(blur, maps[where])
+        if geometry.sigma[chunk[0]] > 0:  # A chunk is blurred as a whole or not at all.
+            sigma = torch.from_numpy(geometry.sigma[chunk].astype(np.float32)).to(device)
+            maps = gaussian_matrix(sigma, size=size, radius=geometry.radius).to(dtype) @ maps
         count = len(chunk)
         # [b, h·3, w] · [b, w, size], then [b, size, h] · [b, h, 3·size].
         half = torch.bmm(window.view(count, high * 3, wide), maps[:, :, high:].mT)
@@ -189,33 +200,21 @@ def _padded(length: int) -> int:
 
 
 def _chunks(geometry: Geometry, device: torch.device) -> Iterator[Int[np.ndarray, " b"]]:
-    """Group views whose windows are of similar size, so that little is spent on padding."""
+    """Group views with windows of similar size, so that little is spent on padding."""
     high, wide = geometry.y.length, geometry.x.length
-    order = np.argsort(np.maximum(high, wide), kind="stable")
     budget = _CPU_BYTES if device.type == "cpu" else _GPU_BYTES
-    begin = 0
-    while begin < len(order):
-        end = begin + 1
-        top, broad = high[order[begin]], wide[order[begin]]
-        while end < len(order):
-            top = max(top, high[order[end]])
-            broad = max(broad, wide[order[end]])
-            if int(top) * int(broad) * 6 * (end + 1 - begin) > budget:
-                break
-            end += 1
-        yield order[begin:end]
-        begin = end
-
-
-def _axis_matrix(
-    axis: Axis, size: int, padded: int, device: torch.device, flipped: Tensor | None = None
-) -> Float[Tensor, "b size padded"]:
-    numbers = torch.from_numpy(np.stack([axis.first, axis.step, axis.length]).astype(np.float32))
-    first, step, length = numbers.to(device)
-    taps = math.ceil(2 * max(1.0, float(axis.step.max()))) + 1
-    return triangle_matrix(
-        first, step, length, size=size, padded=padded, taps=taps, flipped=flipped
-    )
+    blurred = geometry.sigma > 0
+    for group in (np.flatnonzero(~blurred), np.flatnonzero(blurred)):
+        group = group[np.argsort(np.maximum(high[group], wide[group]), kind="stable")]
+        begin = 0
+        while begin < len(group):
+            # Tall and wide windows meet in one chunk, so both maxima count.
+            left = group[begin:]
+            sizes = np.maximum.accumulate(high[left]) * np.maximum.accumulate(wide[left])
+            many = np.arange(1, len(sizes) + 1) * sizes * 3 * _BYTES_PER_VALUE > budget
+            end = begin + max(1, int(many.argmax()) if many.any() else len(many))
+            yield group[begin:end]
+            begin = end
 
 
 def _gather(

@@ -105,7 +105,7 @@ def render(
         sigma=draws.sigma,
         radius=blur_radius(spec.blur_sigma[1], spec.size),
     )
-    images = torch.empty(len(rows), 3, spec.size, spec.size, device=device, dtype=dtype)
+    parts, order = [], []
     matrices = compose(draws.colour) if spec.jitters or spec.gray > 0 else None
     for chunk, pixels in resample(
         store, rows, geometry, spec.size, device=device, dtype=_product_type(device, dtype)
@@ -114,14 +114,22 @@ def render(
             pixels = pixels.add_(128).div_(255)
         else:
             pixels = _recolour(pixels, matrices[0][chunk], matrices[1][chunk])
-        pixels.clamp_(0, 1)
+        pixels = pixels.to(dtype).clamp_(0, 1)
         solarized = np.flatnonzero(draws.solarized[chunk])
         if len(solarized):
             where = torch.from_numpy(solarized).to(device)
             chosen = pixels[where]
             pixels[where] = torch.where(chosen >= spec.solarize_threshold, 1 - chosen, chosen)
-        images[torch.from_numpy(chunk).to(device)] = pixels.to(dtype)
-    return images
+        parts.append(pixels)
+        order.append(chunk)
+    return _in_order(parts, order, device)
+
+
+def _in_order(
+    parts: list[Float[Tensor, "_ 3 S S"]], order: list[Int[np.ndarray, " _"]], device: torch.device
+) -> Float[Tensor, "B 3 S S"]:
+    place = torch.from_numpy(np.argsort(np.concatenate(order), kind="stable")).to(device)
+    return torch.cat(parts).index_select(0, place)
 
 
 def _recolour(
@@ -184,12 +192,13 @@ def center_views(
         high.append((skipped + size) / resized[:, side])
     count = len(rows)
     geometry = Geometry(axes[0], axes[1], np.zeros(count, bool), np.zeros(count), 0)
-    images = torch.empty(count, 3, size, size, device=device, dtype=dtype)
+    parts, order = [], []
     for chunk, pixels in resample(
         store, rows, geometry, size, device=device, dtype=_product_type(device, dtype)
     ):
-        pixels.add_(128).div_(255).clamp_(0, 1)
-        images[torch.from_numpy(chunk).to(device)] = pixels.to(dtype)
+        parts.append(pixels.add_(128).div_(255).clamp_(0, 1).to(dtype))
+        order.append(chunk)
+    images = _in_order(parts, order, device)
     boxes = np.stack([low[1], low[0], high[1], high[0]], axis=1)
     return _view(images, rows, boxes, np.zeros(count, bool))
 
