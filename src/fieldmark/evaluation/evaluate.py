@@ -1,0 +1,319 @@
+"""Every labelled measure of an encoder, and the comparison of two (docs/protocols.md)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from jaxtyping import Float, Int
+
+from fieldmark.config import Config
+from fieldmark.errors import ArtifactError, InputError
+from fieldmark.evaluation.compare import Interval, Verdict, judge, paired_bootstraps
+from fieldmark.evaluation.knn import weighted_knn
+from fieldmark.evaluation.linear import label_subset, logistic_probe
+from fieldmark.evaluation.retrieval import Matrix, evaluate_retrieval, percent
+
+_FORMAT = "fieldmark-evaluation"
+_VERSION = 1
+
+
+class EvalConfig(Config):
+    """How encoders are measured; the same for both sides of a comparison."""
+
+    knn_k: int = 200
+    """Neighbours that vote; all train photos when there are fewer."""
+    knn_temperature: float = 0.1
+    """Weights of the votes are exp(cosine / temperature)."""
+    probe_strength: float = 20.0
+    """Weight of the data against the penalty in logistic regression (scikit-learn's C)."""
+    fractions: tuple[float, ...] = (0.5, 0.2, 0.1)
+    """Shares of the train labels that further linear probes are given, each in (0, 1)."""
+    subset_seeds: int = 3
+    """Random subsets that the measures at a fraction are averaged over."""
+    linear: bool = True
+    """Whether linear probes are fitted at all."""
+    bootstrap_samples: int = 10_000
+    """Resamples behind each interval."""
+    seed: int = 0
+    """Seeds the subsets and the bootstrap."""
+
+
+@dataclass(frozen=True)
+class EvalResult:
+    """What one encoder reaches on a labelled split."""
+
+    measures: dict[str, float]
+    """Percent: ``rank1``, ``rank5``, ``rank10``, ``map``, ``map_at_r``, ``knn``, ``linear``,
+    ``linear@50`` and so on; what could not be measured is absent."""
+    per_query: dict[str, Float[np.ndarray, " Q"]]
+    """The same for each test photo, in [0, 1]; NaN where a photo has none. Means of these times 100
+    are the measures."""
+    labels: Int[np.ndarray, " Q"]
+    """Class of each test photo."""
+    classes: list[str]
+    predictions: dict[str, Int[np.ndarray, " Q"]] = field(default_factory=dict)
+    """Predicted class of each test photo by ``knn`` and ``linear``."""
+    train_photos: int = 0
+    lone: int = 0
+    """Test photos without another of their class: not part of retrieval measures."""
+    spread: dict[str, float] = field(default_factory=dict)
+    """Standard deviation over label subsets, in points, of the measures at a fraction."""
+
+    def per_class(self, measure: str) -> Float[np.ndarray, " C"]:
+        """A measure of each class in percent; NaN for a class without test photos."""
+        values = self.per_query[measure]
+        return np.array([percent(values[self.labels == c]) for c in range(len(self.classes))])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; NaN becomes None."""
+        return {
+            "format": _FORMAT,
+            "version": _VERSION,
+            "measures": {k: _plain(v) for k, v in self.measures.items()},
+            "spread": dict(self.spread),
+            "train_photos": self.train_photos,
+            "test_photos": len(self.labels),
+            "lone": self.lone,
+            "classes": list(self.classes),
+            "labels": self.labels.tolist(),
+            "predictions": {k: v.tolist() for k, v in self.predictions.items()},
+            "per_query": {k: [_plain(x) for x in v] for k, v in self.per_query.items()},
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "EvalResult":
+        """Read what :meth:`to_dict` wrote.
+
+        Raises:
+            ArtifactError: If it is something else, or of a newer version.
+        """
+        if data.get("format") != _FORMAT or data.get("version") != _VERSION:
+            raise ArtifactError(
+                f"this is not an evaluation of version {_VERSION} (format {data.get('format')!r}, version "
+                f"{data.get('version')!r}); evaluate again with this version of fieldmark."
+            )
+        return cls(
+            measures={k: _number(v) for k, v in data["measures"].items()},
+            per_query={
+                k: np.array([_number(x) for x in v], np.float64)
+                for k, v in data["per_query"].items()
+            },
+            labels=np.array(data["labels"], np.int64),
+            classes=list(data["classes"]),
+            predictions={k: np.array(v, np.int64) for k, v in data["predictions"].items()},
+            train_photos=int(data["train_photos"]),
+            lone=int(data["lone"]),
+            spread=dict(data["spread"]),
+        )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Gains of one encoder over another on the same photos."""
+
+    start: dict[str, float]
+    """Measures of the start, percent."""
+    trained: dict[str, float]
+    """Measures of the other, percent."""
+    gains: dict[str, Interval]
+    """Points gained and 95 % interval, for each measure that both have."""
+    verdict: Verdict
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, in the form that ``fieldmark train --json`` prints."""
+        return {
+            "verdict": self.verdict.text,
+            "sentence": self.verdict.sentence,
+            "start": {k: _plain(v) for k, v in self.start.items()},
+            "trained": {k: _plain(v) for k, v in self.trained.items()},
+            "gain": {k: _plain(v.value) for k, v in self.gains.items()},
+            "interval": {
+                k: [v.low, v.high] if np.isfinite([v.low, v.high]).all() else None
+                for k, v in self.gains.items()
+            },
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "Comparison":
+        """Read what :meth:`to_dict` wrote."""
+        ends = {k: v or (None, None) for k, v in data["interval"].items()}
+        return cls(
+            {k: _number(v) for k, v in data["start"].items()},
+            {k: _number(v) for k, v in data["trained"].items()},
+            {
+                k: Interval(_number(v), _number(ends[k][0]), _number(ends[k][1]))
+                for k, v in data["gain"].items()
+            },
+            Verdict(data["verdict"], data["sentence"]),
+        )
+
+
+def evaluate_encoder(
+    train: Matrix,
+    train_labels: Int[np.ndarray, " N"],
+    test: Float[np.ndarray, "Q D"],
+    test_labels: Int[np.ndarray, " Q"],
+    classes: list[str],
+    config: EvalConfig = EvalConfig(),  # noqa: B008 - frozen
+) -> EvalResult:
+    """Measure one encoder from its embeddings of a labelled split.
+
+    Retrieval is leave-one-out among the test photos; kNN and linear probes learn from the train
+    photos and are tested on the test photos.
+
+    Args:
+        train: Embeddings of the labelled train photos; may be empty, then only retrieval is measured.
+        train_labels: Indices into ``classes``.
+        test: Embeddings of the test photos.
+        test_labels: Indices into ``classes``.
+        classes: Names.
+        config: Settings.
+
+    Raises:
+        InputError: If an embedding is zero or not finite, or labels and embeddings do not match.
+    """
+    for labels in (train_labels, test_labels):
+        if len(labels) and not (labels.min() >= 0 and labels.max() < len(classes)):
+            raise InputError(
+                f"labels run from {labels.min()} to {labels.max()}; with {len(classes)} classes they "
+                f"must run from 0 to {len(classes) - 1}."
+            )
+    test_labels = np.asarray(test_labels, np.int64)
+    scores = evaluate_retrieval(test, test_labels)
+    per_query: dict[str, npt.NDArray[np.float64]] = {
+        "rank1": scores.hits(1),
+        "rank5": scores.hits(5),
+        "rank10": scores.hits(10),
+        "map": scores.average_precision,
+        "map_at_r": scores.ap_at_r,
+    }
+    predictions: dict[str, npt.NDArray[np.int64]] = {}
+    spread: dict[str, float] = {}
+    if len(train) and len(test):
+        predictions["knn"] = weighted_knn(
+            train, train_labels, test, classes=len(classes), k=config.knn_k,
+            temperature=config.knn_temperature,
+        )  # fmt: skip
+        if config.linear:
+            predictions["linear"] = logistic_probe(
+                train, train_labels, classes=len(classes), strength=config.probe_strength
+            ).predict(test)
+        for name, predicted in predictions.items():
+            per_query[name] = (predicted == test_labels).astype(np.float64)
+        for fraction in config.fractions if config.linear else ():
+            right = _fraction(
+                train, train_labels, test, test_labels, len(classes), fraction, config
+            )
+            name = f"linear@{fraction * 100:g}"
+            per_query[name] = right.mean(axis=0)
+            spread[name] = float(right.mean(axis=1).std() * 100)
+    return EvalResult(
+        measures={name: percent(values) for name, values in per_query.items()},
+        per_query=per_query,
+        labels=test_labels,
+        classes=list(classes),
+        predictions=predictions,
+        train_photos=len(train),
+        lone=scores.lone,
+        spread=spread,
+    )
+
+
+def _fraction(
+    train: Matrix,
+    train_labels: npt.NDArray[np.integer],
+    test: Matrix,
+    test_labels: npt.NDArray[np.int64],
+    classes: int,
+    fraction: float,
+    config: EvalConfig,
+) -> npt.NDArray[np.float64]:
+    """Right or wrong for each subset seed and test photo."""
+    right = []
+    for seed in range(config.subset_seeds):
+        rows = label_subset(np.asarray(train_labels), fraction, config.seed + seed)
+        probe = logistic_probe(
+            train[rows],
+            np.asarray(train_labels)[rows],
+            classes=classes,
+            strength=config.probe_strength,
+        )
+        right.append(probe.predict(test) == test_labels)
+    return np.array(right, np.float64)
+
+
+def compare(
+    start: EvalResult,
+    trained: EvalResult,
+    config: EvalConfig = EvalConfig(),  # noqa: B008 - frozen
+) -> Comparison:
+    """Gains with intervals, and the verdict.
+
+    Args:
+        start: Measures of the starting encoder.
+        trained: Measures of the other encoder on the same photos, size and post-processing.
+        config: Bootstrap settings.
+
+    Raises:
+        InputError: If the two were measured on different photos.
+    """
+    if start.classes != trained.classes or not np.array_equal(start.labels, trained.labels):
+        raise InputError(
+            f"the two evaluations are of different photos ({len(start.labels)} of "
+            f"{len(start.classes)} classes, {len(trained.labels)} of {len(trained.classes)}); "
+            "evaluate both encoders on the same split."
+        )
+    shared = [name for name in start.per_query if name in trained.per_query]
+    raw = paired_bootstraps(
+        {name: (start.per_query[name], trained.per_query[name]) for name in shared},
+        start.labels,
+        samples=config.bootstrap_samples,
+        seed=config.seed,
+    )
+    gains = {name: interval.scaled(100) for name, interval in raw.items()}
+    queried = ~np.isnan(start.per_query["rank1"])
+    verdict = judge(
+        start.measures,
+        trained.measures,
+        gains,
+        photos=int(queried.sum()),
+        classes=len(np.unique(start.labels[queried])),
+    )
+    return Comparison(dict(start.measures), dict(trained.measures), gains, verdict)
+
+
+def two_by_two(
+    results: Mapping[tuple[str, str], EvalResult],
+    measures: tuple[str, ...] = ("rank1", "map", "linear"),
+) -> dict[str, dict[str, dict[str, float | None]]]:
+    """{start, trained} x {plain, post-processed} in percent.
+
+    Args:
+        results: By (``start`` or ``trained``, ``plain`` or ``post``); missing cells are None.
+        measures: Which to show.
+
+    Returns:
+        Measure, encoder, processing.
+    """
+    return {
+        measure: {
+            encoder: {
+                how: _plain(results[encoder, how].measures.get(measure, float("nan")))
+                if (encoder, how) in results
+                else None
+                for how in ("plain", "post")
+            }
+            for encoder in ("start", "trained")
+        }
+        for measure in measures
+    }
+
+
+def _plain(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else float(value)
