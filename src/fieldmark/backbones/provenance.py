@@ -1,0 +1,131 @@
+"""Where starting weights come from and what they have seen (docs/design.md, promise 3)."""
+
+import re
+from typing import Literal
+
+from fieldmark.config import Config
+
+How = Literal["supervised", "self-supervised", "text-supervised", "random", "unknown"]
+
+_LICENCES = re.compile(
+    r"(Apache-2\.0|MIT|BSD-[23]-Clause|CC0-1\.0|CC-BY(?:-NC)?(?:-SA)?(?:-ND)?-\d\.\d)",
+    re.IGNORECASE,
+)
+_SELF = ("dino", "mae", "moco", "simclr", "byol", "swav", "ijepa", "ssl", "ibot", "mim", "fcmae")
+_TEXT = ("clip", "siglip", "openai", "laion", "metaclip", "datacomp")
+_DATA = {
+    "in1k": "ImageNet-1k",
+    "in12k": "ImageNet-12k",
+    "in21k": "ImageNet-21k",
+    "in22k": "ImageNet-22k",
+    "lvd142m": "LVD-142M",
+    "lvd1689m": "LVD-1689M",
+    "laion2b": "LAION-2B",
+    "laion400m": "LAION-400M",
+    "ig1b": "Instagram-1B",
+    "inat21": "iNaturalist 2021",
+    "jft": "JFT",
+    "webli": "WebLI",
+}
+
+
+class Provenance(Config):
+    """How a network's weights were made; travels into every artifact and report."""
+
+    how: How = "unknown"
+    """How the weights were trained before fieldmark saw them."""
+    data: str = "unknown"
+    """What they were trained on."""
+    licence: str = "unknown"
+    """Terms of use of the weights."""
+    source: str = "unknown"
+    """Where they came from: file name, hub name, or a sentence of the file's own metadata."""
+    sha256: str | None = None
+    """Hash of the weights file."""
+    labels_seen: str = "unknown"
+    """Whose labels the weights have learnt from; "none" when they never saw any."""
+    notes: tuple[str, ...] = ()
+    """Anything else worth telling, such as training done since."""
+
+    def sentence(self) -> str:
+        """One line for reports and cards."""
+        seen = {"none": "saw no labels", "unknown": "labels seen: not stated"}.get(
+            self.labels_seen, f"saw the labels of {self.labels_seen}"
+        )
+        if self.how == "random":
+            return "random weights (no training before fieldmark)"
+        return f"{self.how} weights, trained on {self.data} ({seen}); licence {self.licence}"
+
+
+def random_provenance(seed: int) -> Provenance:
+    """Provenance of a network that has learnt nothing."""
+    return Provenance(
+        how="random", data="none", licence="none", source=f"drawn, seed {seed}", labels_seen="none"
+    )
+
+
+def provenance_from_metadata(metadata: dict[str, str], source: str, sha256: str) -> Provenance:
+    """Read what a weights file says about itself.
+
+    Args:
+        metadata: The safetensors header's free text entries. Understood: ``supervision``,
+            ``data``, ``licence`` or ``license``, ``labels_seen``, ``source``.
+        source: File name, used when the metadata names no source.
+        sha256: Hash of the file.
+    """
+    supervision = metadata.get("supervision", "")
+    how = _how(supervision)
+    inside = re.search(r"\(([^)]*)\)", supervision)
+    data = metadata.get("data") or (inside.group(1) if inside else "unknown")
+    told = metadata.get("licence") or metadata.get("license")
+    found = _LICENCES.search(metadata.get("source", ""))
+    seen = metadata.get("labels_seen")
+    if seen is None:
+        seen = {"supervised": data, "self-supervised": "none", "random": "none"}.get(how, "unknown")
+    return Provenance(
+        how=how,
+        data=data,
+        licence=told or (found.group(1) if found else "unknown"),
+        source=metadata.get("source", source),
+        sha256=sha256,
+        labels_seen=seen,
+    )
+
+
+def _how(text: str) -> How:
+    text = text.lower()
+    if "random" in text:
+        return "random"
+    if "self" in text or any(name in text for name in _SELF):
+        return "self-supervised"
+    if any(name in text for name in ("text", "caption", *_TEXT)):
+        return "text-supervised"
+    if "label" in text or "supervised" in text:
+        return "supervised"
+    return "unknown"
+
+
+def provenance_from_tag(tag: str, licence: str | None, source: str, sha256: str) -> Provenance:
+    """Guess from timm's naming of pretrained weights, such as ``augreg_in21k_ft_in1k``.
+
+    A tag that was fine-tuned (``ft``) has seen labels whatever came before.
+    """
+    words = tag.lower().split("_")
+    data = [name for key, name in _DATA.items() if any(word.startswith(key) for word in words)]
+    how: How = _how(tag)
+    if (how in ("self-supervised", "text-supervised") and "ft" in words) or (
+        how == "unknown" and data
+    ):
+        how = "supervised"
+    seen = {"supervised": ", ".join(data) or "unknown", "self-supervised": "none"}.get(
+        how, "unknown"
+    )
+    return Provenance(
+        how=how,
+        data=", ".join(data) or "unknown",
+        licence=licence or "unknown",
+        source=source,
+        sha256=sha256,
+        labels_seen=seen,
+        notes=("guessed from the weights' name",),
+    )

@@ -1,0 +1,503 @@
+"""The artifact: an encoder that loads anywhere and turns photos into embeddings.
+
+Nothing here imports training code, and nothing on disk is a pickle.
+"""
+
+import copy
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from jaxtyping import Float, Int
+from PIL import Image
+from safetensors.torch import save as to_safetensors
+from torch import Tensor
+
+import fieldmark
+from fieldmark import runtime, storage
+from fieldmark.backbones.provenance import Provenance
+from fieldmark.backbones.weights import read_tensors
+from fieldmark.data.catalog import Catalog
+from fieldmark.data.decode import decode
+from fieldmark.data.look import look_at, look_at_tensor, short_side, stack
+from fieldmark.data.views import Photos, center_views
+from fieldmark.errors import ArtifactError, InputError, OutputError, PhotoError
+from fieldmark.nn.inference import Precision, Runner
+from fieldmark.nn.spec import EncoderSpec, PostConfig, freeze
+
+FORMAT = "fieldmark-encoder"
+FORMAT_VERSION = 1
+_TENSORS, _CARD, _README = "encoder.safetensors", "encoder.json", "README.md"
+
+Embeddings = Float[np.ndarray, "N D"]
+Photo = str | Path | bytes | npt.NDArray[Any] | Tensor | Image.Image
+
+
+class Embedded(NamedTuple):
+    """One photo's outcome while streaming."""
+
+    position: int
+    """Place in the input, from 0."""
+    embedding: Float[np.ndarray, " D"] | None
+    """Unit vector; None when the photo could not be read."""
+    problem: PhotoError | None
+    """Why not, or what is damaged."""
+
+
+class Encoder:
+    """An image encoder with its post-processing and history.
+
+    Args:
+        spec: What is computed; copied, so a network in training is left alone.
+        card: Plain data for people and tools: ``recipe``, ``metrics``, ``role``, anything.
+        device: Where to compute; ``auto`` takes a GPU if there is one.
+        precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
+
+    Example:
+        >>> encoder = Encoder.load("run/encoder")  # doctest: +SKIP
+        >>> encoder.embed(["a.jpg", "b.jpg"]).shape  # doctest: +SKIP
+        (2, 1280)
+    """
+
+    def __init__(
+        self,
+        spec: EncoderSpec,
+        card: dict[str, Any] | None = None,
+        *,
+        device: str | torch.device = "auto",
+        precision: Precision = "auto",
+    ) -> None:
+        # A copy: the spec may hold a network that is still being trained.
+        self.spec = freeze(copy.deepcopy(spec))
+        self.card = dict(card or {})
+        self.device = runtime.pick_device(str(device))
+        self.precision = precision
+        self._runner: Runner | None = None
+        self._identity: str | None = None
+
+    @property
+    def size(self) -> int:
+        """Side of the square input, in pixels."""
+        return self.spec.size
+
+    @property
+    def dim(self) -> int:
+        """Length of an embedding."""
+        return self.spec.dim
+
+    @property
+    def post(self) -> PostConfig:
+        """Post-processing that every embedding goes through."""
+        return self.spec.post
+
+    @property
+    def provenance(self) -> Provenance:
+        """Where the starting weights came from and what they have seen."""
+        return self.spec.backbone.provenance
+
+    @property
+    def identity(self) -> str:
+        """Hash of weights and settings: equal when two encoders embed alike. 64 hex digits."""
+        if self._identity is None:
+            self._identity = _identity(self.spec, hashlib.sha256(_tensors(self.spec)).hexdigest())
+        return self._identity
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``encoder.safetensors``, ``encoder.json`` and ``README.md``, whole or not at all.
+
+        Raises:
+            OutputError: If the folder holds something else, or cannot be written.
+            StorageError: If the disk is full.
+        """
+        target = Path(folder)
+        _check_target(target)
+        tensors = _tensors(self.spec)
+        digest = hashlib.sha256(tensors).hexdigest()
+        self._identity = _identity(self.spec, digest)
+        card = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "fieldmark": fieldmark.__version__,
+            "identity": self._identity,
+            "weights_sha256": digest,
+            "spec": self.spec.describe(),
+            "card": self.card,
+        }
+        text = json.dumps(card, indent=2, allow_nan=False) + "\n"
+        storage.make_folder(target.parent)
+        aside = target.with_name(f".{target.name}.{os.getpid()}.partial")
+        with storage.storage_errors(target):
+            shutil.rmtree(aside, ignore_errors=True)
+            try:
+                aside.mkdir()
+                storage.write_bytes(aside / _TENSORS, tensors)
+                storage.write_text(aside / _README, _describe(card))
+                storage.write_text(aside / _CARD, text)
+                _swap(aside, target)
+            finally:
+                shutil.rmtree(aside, ignore_errors=True)
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        *,
+        device: str | torch.device = "auto",
+        precision: Precision = "auto",
+    ) -> "Encoder":
+        """Read an encoder folder, or a run folder that contains ``encoder``.
+
+        Raises:
+            ArtifactError: If it is absent, damaged, or from a newer fieldmark.
+        """
+        place = _find(Path(folder))
+        card = _read_card(place)
+        file = place / _TENSORS
+        if not file.is_file():
+            raise ArtifactError(
+                f"{place} has no {_TENSORS}; the encoder is incomplete, copy it again."
+            )
+        digest = storage.sha256_of(file)
+        if digest != card["weights_sha256"]:
+            raise ArtifactError(
+                f"{file} is damaged or belongs to another encoder: its hash is {digest[:12]}…, "
+                f"{_CARD} says {str(card['weights_sha256'])[:12]}…; copy the whole folder again."
+            )
+        try:
+            spec = EncoderSpec.rebuild(card["spec"])
+            spec.load_state_dict(read_tensors(file))
+        except (InputError, RuntimeError, KeyError, TypeError, AttributeError) as error:
+            detail = str(error).splitlines()[0][:300]
+            raise ArtifactError(
+                f"{place} cannot be rebuilt: {detail} It was written by fieldmark "
+                f"{card.get('fieldmark', 'unknown')}, this is {fieldmark.__version__}."
+            ) from None
+        encoder = cls(spec, card.get("card") or {}, device=device, precision=precision)
+        encoder._identity = _identity(spec, digest)
+        return encoder
+
+    def embed(
+        self,
+        photos: "Photo | Catalog | Iterable[Photo]",
+        *,
+        batch_size: int = 64,
+        workers: int | None = None,
+    ) -> Embeddings:
+        """Embed photos, in order.
+
+        Args:
+            photos: Paths, encoded bytes, uint8 arrays [H W 3], tensors [3 H W] (uint8, or float in
+                [0, 1]), PIL images; any iterable of them, a stacked array or tensor, a folder,
+                table or shard, or a catalog. All are resized and cropped alike.
+            batch_size: Photos per forward pass.
+            workers: Decoding threads; by default one per processor.
+
+        Returns:
+            float32 [N D], rows of length 1.
+
+        Raises:
+            PhotoError: Naming the first photo that cannot be read.
+            InputError: If something is no photo at all.
+        """
+        rows: list[npt.NDArray[np.float32]] = []
+        for item in self.stream(photos, batch_size=batch_size, workers=workers):
+            if item.embedding is None:
+                raise item.problem or PhotoError("unreadable", "unknown reason")
+            rows.append(item.embedding)
+        return np.stack(rows) if rows else np.zeros((0, self.dim), np.float32)
+
+    def stream(
+        self,
+        photos: "Photo | Catalog | Iterable[Photo]",
+        *,
+        batch_size: int = 64,
+        workers: int | None = None,
+    ) -> Iterator[Embedded]:
+        """Like :meth:`embed`, one photo after another; bad photos are reported, not raised.
+
+        Memory holds a few batches, whatever the number of photos.
+        """
+        threads = max(1, workers or runtime.processor_count())
+        numbered = enumerate(_sources(photos))
+        with ThreadPoolExecutor(threads, thread_name_prefix="fieldmark-decode") as pool:
+            batches = iter(lambda: list(islice(numbered, batch_size)), [])
+            waiting = [pool.map(self._look, batch) for batch in islice(batches, 2)]
+            while waiting:
+                looks = list(waiting.pop(0))
+                # Decoding of the next batch goes on while this one is embedded.
+                waiting.extend(pool.map(self._look, batch) for batch in islice(batches, 1))
+                yield from self._finish(looks)
+
+    def _look(self, numbered: "tuple[int, Source]") -> "Look":
+        index, source = numbered
+        size, crop = self.size, self.spec.crop
+        photo = source.photo
+        try:
+            if source.catalog is not None:
+                photo = source.catalog.read(int(photo))  # type: ignore[arg-type]
+            return Look(index, *_prepare(photo, size, crop))
+        except PhotoError as error:
+            return Look(
+                index, None, PhotoError(error.code, f"{source.name(index)}: {error.detail}")
+            )
+
+    def _finish(self, looks: "list[Look]") -> Iterator[Embedded]:
+        good = [look.image for look in looks if look.image is not None]
+        embeddings = iter(self.encode(stack(good)).cpu().numpy() if good else ())
+        for look in looks:
+            vector = None if look.image is None else next(embeddings)
+            yield Embedded(look.position, vector, look.problem)
+
+    def encode(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B E"]:
+        """Embed images that are ready: square, of the encoder's size, in [0, 1]."""
+        if self._runner is None:
+            self._runner = Runner(self.spec, self.device, self.precision)
+        return self._runner(images)
+
+    def embed_store(
+        self, store: Photos, rows: Int[np.ndarray, " N"], *, batch_size: int = 64
+    ) -> Embeddings:
+        """Embed rows of a photo store."""
+        result = np.empty((len(rows), self.dim), np.float32)
+        for start in range(0, len(rows), batch_size):
+            part = np.asarray(rows[start : start + batch_size], dtype=np.int64)
+            view = center_views(store, part, self.size, self.spec.crop, device=self.device)
+            result[start : start + len(part)] = self.encode(view.images).cpu().numpy()
+        return result
+
+    def embed_tokens(
+        self, photos: "Photo | Catalog | Iterable[Photo]", *, batch_size: int = 32
+    ) -> tuple[Float[np.ndarray, "N T D"], tuple[int, int]]:
+        """Embed every cell of the last feature map.
+
+        Returns:
+            float32 [N T D], unit vectors, row-major, and the grid's rows and columns.
+
+        Raises:
+            PhotoError: Naming the first photo that cannot be read.
+        """
+        chunks: list[npt.NDArray[np.float32]] = []
+        shape = (0, 0)
+        spec = self.spec.to(self.device)
+        numbered = enumerate(_sources(photos))
+        while batch := list(islice(numbered, batch_size)):
+            looks = [self._look(item) for item in batch]
+            for look in looks:
+                if look.image is None and look.problem is not None:
+                    raise look.problem
+            images = stack([look.image for look in looks if look.image is not None])
+            with torch.inference_mode():
+                features = spec.features(images.to(self.device))
+            tokens = torch.nn.functional.normalize(features.tokens.float(), dim=2)
+            chunks.append(tokens.cpu().numpy())
+            shape = features.shape
+        empty = np.zeros((0, 0, self.spec.backbone.token_dim), np.float32)
+        return (np.concatenate(chunks) if chunks else empty), shape
+
+    def embed_file(self, path: str | Path) -> Float[np.ndarray, " D"]:
+        """Embed one photo file.
+
+        Raises:
+            PhotoError: If it cannot be read.
+        """
+        return self.embed([Path(path)])[0]
+
+
+class Look(NamedTuple):
+    """A photo made ready, or why not."""
+
+    position: int
+    image: "npt.NDArray[np.uint8] | Tensor | None"
+    problem: PhotoError | None
+
+
+class Source(NamedTuple):
+    """A photo still to be read."""
+
+    photo: "Photo | int"
+    catalog: Catalog | None = None
+
+    def name(self, index: int) -> str:
+        """How error texts call it."""
+        if self.catalog is not None:
+            return self.catalog[int(self.photo)].path  # type: ignore[arg-type]
+        return str(self.photo) if isinstance(self.photo, (str, Path)) else f"photo {index}"
+
+
+_TABLES = {".csv", ".tsv", ".jsonl", ".parquet", ".tar"}
+
+
+def _sources(photos: Any) -> Iterator[Source]:
+    if isinstance(photos, (str, Path)):
+        path = Path(photos)
+        many = path.is_dir() or path.suffix.lower() in _TABLES
+        photos = Catalog.open(path) if many else [path]
+    if isinstance(photos, Catalog):
+        for row in range(len(photos)):
+            yield Source(row, photos)
+        return
+    single = isinstance(photos, (bytes, Image.Image)) or (
+        isinstance(photos, (np.ndarray, Tensor)) and photos.ndim == 3
+    )
+    for photo in [photos] if single else photos:
+        yield Source(photo)
+
+
+def _prepare(
+    photo: Any, size: int, crop: float
+) -> "tuple[npt.NDArray[np.uint8] | Tensor, PhotoError | None]":
+    if isinstance(photo, (str, Path)):
+        photo = _read(Path(photo))
+    if isinstance(photo, bytes):
+        decoded = decode(photo, short_side=short_side(size, crop))
+        damage = None
+        if decoded.damage:
+            code, _, detail = decoded.damage.partition(": ")
+            damage = PhotoError(code, detail)
+        return look_at(decoded.pixels, size, crop), damage
+    if isinstance(photo, Image.Image):
+        photo = np.asarray(photo.convert("RGB"))
+    if isinstance(photo, Tensor) and photo.ndim == 3 and photo.shape[0] == 3:
+        if photo.is_floating_point():
+            return look_at_tensor(photo.detach(), size, crop), None
+        photo = photo.permute(1, 2, 0).cpu().numpy()
+    usable = isinstance(photo, np.ndarray) and photo.dtype == np.uint8 and photo.ndim == 3
+    if usable and photo.shape[2] == 3 and photo.size:
+        return look_at(photo, size, crop), None
+    described = (
+        f"{type(photo).__name__} {getattr(photo, 'dtype', '')} {getattr(photo, 'shape', '')}"
+    )
+    raise InputError(
+        f"cannot embed {described.strip()}; give paths, encoded bytes, uint8 arrays [H W 3], "
+        "tensors [3 H W] (uint8, or float in [0, 1]) or PIL images."
+    )
+
+
+def _read(path: Path) -> bytes:
+    try:
+        if not path.is_file():
+            raise PhotoError("missing", "there is no such file")
+        return path.read_bytes()
+    except OSError as error:
+        raise PhotoError("unreadable", str(error.strerror)) from None
+
+
+def _tensors(spec: EncoderSpec) -> bytes:
+    state = {key: value.detach().cpu().contiguous() for key, value in spec.state_dict().items()}
+    return to_safetensors(state, {"format": FORMAT})
+
+
+def _identity(spec: EncoderSpec, digest: str) -> str:
+    described = spec.describe()
+    described.pop("provenance", None)
+    text = json.dumps([described, digest], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _check_target(target: Path) -> None:
+    if target.is_dir():
+        names = {entry.name for entry in target.iterdir()}
+        if names and _CARD not in names:
+            raise OutputError(
+                f"{target} holds other files ({', '.join(sorted(names)[:3])}); choose a new or empty "
+                "folder for the encoder."
+            )
+    elif target.exists():
+        raise OutputError(f"{target} is a file; choose a folder for the encoder.")
+
+
+def _swap(aside: Path, target: Path) -> None:
+    """Put a finished folder in place; a crash in between leaves the old one under another name."""
+    storage.sync_folder(aside)
+    old = _old(target)
+    if target.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        target.rename(old)
+    aside.rename(target)
+    storage.sync_folder(target.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _old(target: Path) -> Path:
+    return target.with_name(f".{target.name}.old")
+
+
+def _find(folder: Path) -> Path:
+    for place in (folder, folder / "encoder", _old(folder)):
+        if (place / _CARD).is_file():
+            return place
+    if not folder.exists():
+        raise ArtifactError(f"there is no encoder at {folder}; give a folder that holds {_CARD}.")
+    raise ArtifactError(
+        f"{folder} is not an encoder: it has no {_CARD}; give run/encoder or one of run/encoders/."
+    )
+
+
+def _read_card(place: Path) -> dict[str, Any]:
+    path = place / _CARD
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+        if card["format"] != FORMAT or not isinstance(card["spec"], dict):
+            raise ValueError(f"format is {card['format']!r}")
+        version = int(card["format_version"])
+        _ = card["weights_sha256"]
+    except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
+        raise ArtifactError(
+            f"{path} is damaged or was not written by fieldmark ({error}); copy the folder again."
+        ) from None
+    if version > FORMAT_VERSION:
+        raise ArtifactError(
+            f"{path} has format {version}, this fieldmark {fieldmark.__version__} reads up to "
+            f"{FORMAT_VERSION}; install fieldmark {card.get('fieldmark', 'newer')} or later."
+        )
+    return card
+
+
+def _describe(card: dict[str, Any]) -> str:
+    spec, told = card["spec"], card["card"]
+    provenance = Provenance.parse(spec["provenance"], _CARD)
+    post = spec["post"]
+    whitening = spec["whitening"]
+    lines = [
+        "# Image encoder",
+        "",
+        f"Written by fieldmark {card['fieldmark']}. Load it with:",
+        "",
+        "```python",
+        "from fieldmark import Encoder",
+        "",
+        'embeddings = Encoder.load("this/folder").embed(["photo.jpg"])',
+        "```",
+        "",
+        "| what | value |",
+        "|---|---|",
+        f"| network | {spec['backbone']['name']} |",
+        f"| embedding | {spec['dim']} numbers, length 1, float32 |",
+        f"| input | {spec['size']} × {spec['size']} px, centre crop {post['crop']} |",
+        f"| pooling | {post['pooling']}{', mirrored image averaged in' if post['flip'] else ''} |",
+        f"| whitening | {post['whitening'] + ', fitted without labels' if whitening else 'none'} |",
+        f"| starting weights | {provenance.sentence()} |",
+        f"| source of the weights | {provenance.source} |",
+        f"| identity | {card['identity']} |",
+    ]
+    for key in ("role", "recipe", "photos", "verdict"):
+        value = told.get(key)
+        if isinstance(value, (str, int, float)):
+            lines.append(f"| {key} | {value} |")
+    metrics = told.get("metrics")
+    if isinstance(metrics, dict) and metrics:
+        lines += ["", "## Measured", "", "| measure | value |", "|---|---|"]
+        lines += [
+            f"| {key} | {value} |" for key, value in metrics.items() if not isinstance(value, dict)
+        ]
+    lines += ["", "Settings in full are in encoder.json."]
+    return "\n".join(lines) + "\n"
