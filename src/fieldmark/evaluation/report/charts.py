@@ -74,7 +74,7 @@ def forest_row(scale: Scale, gain: float, low: float | None, high: float | None)
         if tick
     ]
     parts.append(
-        Markup('<line class="zero" x1="{0}" x2="{0}" y1="0" y2="34"/>').format(scale.percent(0))
+        Markup('<line class="zero" x1="{0}" x2="{0}" y1="0" y2="34"/>').format(scale.percent(0.0))
     )
     if low is not None and high is not None:
         width = max(0.3, 100 * (scale.share(high) - scale.share(low)))
@@ -242,7 +242,7 @@ def healthy_range(
     """The caller's range, else the rule of thumb applied to the start's value."""
     if given is not None:
         return HealthRange(*given)
-    low, high = curve.absolute_low, curve.absolute_high
+    low, high = curve.absolute_low, None
     if start is not None and start > 0:
         low = start * curve.low if curve.low is not None else low
         high = start * curve.high if curve.high is not None else high
@@ -254,9 +254,10 @@ def health_curve(
     epochs: Sequence[float],
     values: Sequence[float | None],
     healthy: HealthRange,
+    unit: str = "",
 ) -> Markup:
     """One small curve with its healthy band shaded and its first and last values written out."""
-    width, height, left, right, top, bottom = 320, 138, 10, 12, 20, 24
+    width, height, left, right, top, bottom = 320, 150, 10, 12, 20, 36
     known = [(e, v) for e, v in zip(epochs, values, strict=True) if v is not None]
     levels = [value for _, value in known]
     # The band's edges belong in the picture only when they are near the curve.
@@ -284,9 +285,9 @@ def health_curve(
             width,
             height,
             label,
-            number(levels[0]),
+            number(levels[0]) + unit,
             f"{known[0][0]:g}",
-            number(levels[-1]),
+            number(levels[-1]) + unit,
             f"{known[-1][0]:g}",
         )
     ]
@@ -304,12 +305,12 @@ def health_curve(
             )
             for edge in edges
         ]
-    base = place(first, levels[0])[1]
-    parts.append(
-        Markup('<line class="base" x1="{0}" x2="{1}" y1="{2:.1f}" y2="{2:.1f}"/>').format(
-            left, width - right, base
+    if known[0][0] == 0:
+        parts.append(
+            Markup('<line class="base" x1="{0}" x2="{1}" y1="{2:.1f}" y2="{2:.1f}"/>').format(
+                left, width - right, place(first, levels[0])[1]
+            )
         )
-    )
     points = [place(*pair) for pair in known]
     parts.append(_polyline(points, "trained"))
     parts += [
@@ -321,18 +322,21 @@ def health_curve(
             level,
             3 if len(points) <= 40 else 1.5,
             f"{epoch:g}",
-            number(value),
+            number(value) + unit,
         )
         for (x, level), (epoch, value) in zip(points, known, strict=True)
     ]
-    for (x, level), value, anchor in (
-        (points[0], levels[0], "start"),
-        (points[-1], levels[-1], "end"),
-    )[: 2 if len(points) > 1 else 1]:
-        above = level - 9 if level - 9 > 11 else level + 18
+    # Each end's value stands on the side that the curve leaves free.
+    ends = [(points[0], levels[0], "start", levels[1:2])]
+    ends += [(points[-1], levels[-1], "end", levels[-2:-1])] if len(points) > 1 else []
+    for (x, level), value, anchor, beside in ends:
+        above = not beside or beside[0] <= value
         parts.append(
             Markup('<text class="value" x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>').format(
-                x - 3 if anchor == "start" else x + 3, above, anchor, number(value)
+                x - 3 if anchor == "start" else x + 3,
+                level - 9 if above else level + 18,
+                anchor,
+                number(value) + unit,
             )
         )
     parts.append(

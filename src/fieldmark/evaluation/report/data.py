@@ -3,10 +3,10 @@
 import json
 import math
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError
 
 from fieldmark.errors import ArtifactError
 
@@ -14,6 +14,7 @@ VERSION = 1
 _FORMAT = "fieldmark-report"
 _STRICT_KEYS = ConfigDict(extra="forbid")
 
+Number = Annotated[float | int, AfterValidator(float)]
 VerdictWord = Literal["helped", "hurt", "no difference shown", "not measured"]
 
 
@@ -60,17 +61,17 @@ class Measure:
     name: str
     """``rank1``, ``rank5``, ``map``, ``map_at_r``, ``knn``, ``linear``, ``linear@20`` ..., or any
     other name, which then should come with a label and an explanation."""
-    start: float | None
-    trained: float | None
-    gain: float | None = None
+    start: Number | None
+    trained: Number | None
+    gain: Number | None = None
     """Trained minus start; worked out when left out."""
-    low: float | None = None
+    low: Number | None = None
     """Lower end of the 95 % interval of the gain."""
-    high: float | None = None
+    high: Number | None = None
     """Upper end of the 95 % interval of the gain."""
     label: str = ""
     unit: str = "%"
-    fraction: float | None = None
+    fraction: Number | None = None
     """Share of the train labels a linear probe was given, in (0, 1]."""
     explanation: str = ""
 
@@ -81,10 +82,10 @@ class Grid:
 
     __pydantic_config__ = _STRICT_KEYS
     label: str
-    start_plain: float | None
-    start_post: float | None
-    trained_plain: float | None = None
-    trained_post: float | None = None
+    start_plain: Number | None
+    start_post: Number | None
+    trained_plain: Number | None = None
+    trained_post: Number | None = None
     unit: str = "%"
 
 
@@ -117,8 +118,8 @@ class EmbeddingMap:
     __pydantic_config__ = _STRICT_KEYS
     photos: tuple[str, ...]
     labels: tuple[str | None, ...]
-    start: tuple[tuple[float, float], ...]
-    trained: tuple[tuple[float, float], ...] = ()
+    start: tuple[tuple[Number, Number], ...]
+    trained: tuple[tuple[Number, Number], ...] = ()
     how: str = ""
     """How the plane was made, such as "t-SNE of the cosine distances"."""
 
@@ -130,9 +131,9 @@ class ConfusablePair:
     __pydantic_config__ = _STRICT_KEYS
     first: str
     second: str
-    start: float | None
+    start: Number | None
     """Percent of the two classes' photos whose nearest photo is of the other class."""
-    trained: float | None = None
+    trained: Number | None = None
     photos_first: tuple[str, ...] = ()
     photos_second: tuple[str, ...] = ()
 
@@ -187,9 +188,10 @@ class ReportData:
     grids: tuple[Grid, ...] = ()
     post_processing: str = ""
     """What the post-processing that ships consists of, in words."""
-    health: tuple[dict[str, float | None], ...] = ()
-    """One row per epoch; epoch 0 is the start. Keys: see ``words.HEALTH``; others are shown too."""
-    health_ranges: dict[str, tuple[float | None, float | None]] = field(default_factory=dict)
+    health: tuple[dict[str, Number | None], ...] = ()
+    """One row per epoch; epoch 0 is the start. Keys as the health probe names its measures, and
+    ``epoch`` and ``loss``; other keys are shown too."""
+    health_ranges: dict[str, tuple[Number | None, Number | None]] = field(default_factory=dict)
     """Healthy range per key; rules of thumb relative to epoch 0 where left out."""
     sheets: tuple[NeighbourSheet, ...] = ()
     map: EmbeddingMap | None = None
@@ -204,9 +206,9 @@ class ReportData:
     command: str = ""
     started: str = ""
     """Date and time in ISO 8601."""
-    run_seconds: float | None = None
+    run_seconds: Number | None = None
     advice: tuple[str, ...] = ()
-    """What to try; general advice for the verdict when empty."""
+    """What to try; general advice for the verdict when empty. Text in backticks is set as code."""
     notes: tuple[str, ...] = ()
     """Anything the reader should know, one sentence each."""
     photos: dict[str, str] = field(default_factory=dict)
@@ -218,7 +220,7 @@ class ReportData:
         return json.dumps(body, indent=1, allow_nan=False)
 
     @classmethod
-    def from_json(cls, text: str, source: str = "report.json") -> Self:
+    def from_json(cls, text: str, source: str = "report.json") -> "ReportData":
         """Read what :meth:`to_json` wrote.
 
         Args:

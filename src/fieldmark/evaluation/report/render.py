@@ -9,6 +9,7 @@ import base64
 import datetime
 import hashlib
 import json
+import math
 import re
 from functools import cache
 from importlib import resources
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from fieldmark import storage
 from fieldmark.evaluation.report import charts, words
@@ -70,7 +71,9 @@ def page_of(data: ReportData) -> str:
         ("Start", "Trained") if data.kind == "train" else ("Plain start", "Post-processed")
     )
     rows = [_measure_row(measure) for measure in data.measures]
-    forest = [row for row in rows if row["gain"] is not None]
+    forest = [row for row in rows if row["gain"] is not None and row["unit"] == "%"]
+    if all(row["low"] is None for row in forest):
+        forest = []
     scale = charts.scale_over(
         [
             0.0,
@@ -83,6 +86,10 @@ def page_of(data: ReportData) -> str:
         ]
     )
     health = _health(data)
+    rates = [rate for pair in data.confusable for rate in (pair.start, pair.trained) if rate]
+    shares = [
+        value for row in rows if row["unit"] == "%" for value in (row["start"], row["trained"])
+    ]
     context = {
         "data": data,
         "policy": policy,
@@ -104,14 +111,15 @@ def page_of(data: ReportData) -> str:
         "advice": data.advice or words.ADVICE[data.outcome.word],
         "rows": rows,
         "forest": forest[:6],
+        "stats": [] if forest else _stats(rows, health),
+        "measured": any(row["low"] is not None for row in rows),
         "scale": scale,
+        "top": _round_up([share for share in shares if share is not None]),
+        "rate_top": _round_up(rates),
         "charts": charts,
         "label_curve": _label_curve(rows),
         "health": health,
-        "health_names": [item["label"] for item in health],
-        "health_table": [
-            [row.get("epoch"), *(row.get(item["key"]) for item in health)] for row in data.health
-        ],
+        "epochs": [row.get("epoch") for row in data.health],
         "sheets": [_sheet(sheet) for sheet in data.sheets],
         "drawing": drawing,
         "map_json": _script_json({**drawing.script, "uris": hidden}) if drawing else Markup(""),
@@ -138,10 +146,22 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters["count"] = lambda value: f"{value:,}".replace(",", "\u202f")
+    environment.filters["code"] = _code
     environment.filters["signed"] = charts.signed
     environment.filters["number"] = lambda value: "–" if value is None else charts.number(value)
     environment.filters["fixed"] = lambda value: "–" if value is None else f"{value:.1f}"
     return environment
+
+
+def _code(text: str) -> Markup:
+    """Text in which a pair of backticks sets code."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:
+        return escape(text)
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if index % 2 else escape(part)
+        for index, part in enumerate(parts)
+    )
 
 
 @cache
@@ -222,12 +242,21 @@ def _measure_row(measure: Measure) -> dict[str, Any]:
         "start": measure.start,
         "trained": measure.trained,
         "gain": gain,
+        "gain_words": _gain_words(gain, measure.unit),
         "low": measure.low,
         "high": measure.high,
         "direction": charts.direction(measure.low, measure.high),
         "fraction": fraction,
         "decides": measure.name in {"map", "rank1"},
     }
+
+
+def _gain_words(gain: float | None, unit: str) -> str:
+    if gain is None:
+        return "–"
+    if unit == "%":
+        return charts.signed(gain)
+    return ("+" if gain > 0 else "") + charts.number(gain)
 
 
 def _headline(data: ReportData) -> str:
@@ -255,38 +284,75 @@ def _label_curve(rows: list[dict[str, Any]]) -> Markup | None:
 
 
 def _health(data: ReportData) -> list[dict[str, Any]]:
-    present = {key for row in data.health for key, value in row.items() if value is not None}
+    table = [
+        {words.HEALTH_ALIASES.get(key, key): value for key, value in row.items()}
+        for row in data.health
+    ]
+    ranges = {
+        words.HEALTH_ALIASES.get(key, key): edges for key, edges in data.health_ranges.items()
+    }
+    present = {key for row in table for key, value in row.items() if value is not None}
     present.discard("epoch")
     known = [key for key in words.HEALTH if key in present]
     others = sorted(present - set(known))
+    epochs = [
+        float(index if (epoch := row.get("epoch")) is None else epoch)
+        for index, row in enumerate(table)
+    ]
     items = []
     for key in (*known, *others):
         curve = words.HEALTH.get(key, words.Curve(key.replace("_", " "), "", "steady"))
-        epochs = [
-            float(index if (epoch := row.get("epoch")) is None else epoch)
-            for index, row in enumerate(data.health)
-        ]
-        values = [row.get(key) for row in data.health]
-        levels = [value for value in values if value is not None]
-        given = data.health_ranges.get(key)
-        healthy = charts.healthy_range(curve, levels[0] if epochs[0] == 0 else None, given)
+        values = [row.get(key) for row in table]
+        start = values[0] if epochs[0] == 0 else None
+        healthy = charts.healthy_range(curve, start, ranges.get(key))
+        if curve.share:
+            values = [None if value is None else 100 * value for value in values]
+            healthy = charts.HealthRange(*(None if e is None else 100 * e for e in healthy))
+        unit = " %" if curve.share else ""
+        last = [value for value in values if value is not None][-1]
         items.append(
             {
                 "key": key,
                 "label": curve.label,
+                "unit": unit,
                 "explanation": curve.explanation,
-                "svg": charts.health_curve(curve.label, epochs, values, healthy),
+                "svg": charts.health_curve(curve.label, epochs, values, healthy, unit),
                 "known": healthy.known,
-                "healthy": healthy.holds(levels[-1]),
-                "better": curve.better,
-                "range": _range_words(healthy),
+                "healthy": healthy.holds(last),
+                "range": _range_words(healthy, unit),
+                "values": values,
             }
         )
     return items
 
 
-def _range_words(healthy: charts.HealthRange) -> str:
-    low, high = (None if edge is None else charts.number(edge) for edge in healthy)
+def _stats(rows: list[dict[str, Any]], health: list[dict[str, Any]]) -> list[dict[str, str | None]]:
+    """Up to three numbers for the top of a page that has no intervals to show."""
+    if rows:
+        ends = [(row["label"], row["unit"], row["start"], row["trained"]) for row in rows]
+    else:
+        ends = []
+        for item in health:
+            known = [value for value in item["values"] if value is not None]
+            ends.append((item["label"], item["unit"].strip(), known[0], known[-1]))
+    return [
+        {
+            "label": label,
+            "start": None if start is None else charts.number(start),
+            "trained": None if trained is None else charts.number(trained),
+            "unit": unit,
+        }
+        for label, unit, start, trained in ends[:3]
+    ]
+
+
+def _round_up(values: list[float]) -> float:
+    """End of a percent axis: the largest value, rounded up to a ten."""
+    return min(100.0, max(10.0, 10.0 * math.ceil(max(values, default=100.0) / 10)))
+
+
+def _range_words(healthy: charts.HealthRange, unit: str) -> str:
+    low, high = (None if edge is None else charts.number(edge) + unit for edge in healthy)
     if low and high:
         return f"{low} to {high}"
     return f"{low} or more" if low else f"{high} or less" if high else ""

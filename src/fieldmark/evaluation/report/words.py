@@ -32,7 +32,7 @@ MEASURES: dict[str, Wording] = {
         "kNN", "Share of test photos named correctly by a vote of the most similar train photos."
     ),
     "linear": Wording(
-        "Linear, all labels",
+        "Linear, 100 %",
         "Share of test photos named correctly by a simple classifier that sees only the embedding.",
     ),
 }
@@ -50,7 +50,8 @@ class Curve(NamedTuple):
     high: float | None = None
     """Healthy up to this multiple of the start's value."""
     absolute_low: float | None = None
-    absolute_high: float | None = None
+    share: bool = False
+    """A share in [0, 1], shown in percent."""
 
 
 # The multiples are rules of thumb: in trial runs, training that did harm halved the effective
@@ -62,6 +63,7 @@ HEALTH: dict[str, Curve] = {
         "Of all curves measured without labels, this one follows the truth best.",
         "up",
         low=0.97,
+        share=True,
     ),
     "effective_rank": Curve(
         "Effective rank",
@@ -70,25 +72,30 @@ HEALTH: dict[str, Curve] = {
         "up",
         low=0.6,
     ),
-    "spread": Curve(
+    "feature_spread": Curve(
         "Feature spread",
         "How differently the photos are described. Near zero every photo looks the same to the "
         "network: collapse.",
         "steady",
         low=0.5,
     ),
-    "neighbour_agreement": Curve(
+    "start_neighbours": Curve(
         "Agreement with the start",
         "Share of each photo's nearest neighbours that are still those of the starting encoder. "
         "Some change is learning; losing nearly all is forgetting.",
         "steady",
         absolute_low=0.3,
-        absolute_high=1.0,
+        share=True,
     ),
-    "distance": Curve(
-        "Distance travelled",
-        "How far the weights have moved from the start, relative to their size. "
+    "feature_distance": Curve(
+        "Features moved",
+        "How far the photos' descriptions have turned away from the start's (1 − cosine). "
         "Short and early usually wins.",
+        "steady",
+    ),
+    "weight_distance": Curve(
+        "Weights moved",
+        "Length of the way the weights have come, relative to their size.",
         "steady",
     ),
     "alignment": Curve(
@@ -108,6 +115,13 @@ HEALTH: dict[str, Curve] = {
         "down",
     ),
 }
+
+HEALTH_ALIASES = {
+    "spread": "feature_spread",
+    "neighbour_agreement": "start_neighbours",
+    "distance": "weight_distance",
+}
+"""Other names that a health row may use."""
 
 MEANING: dict[str, str] = {
     "helped": (
@@ -140,21 +154,21 @@ DECISION = (
 ADVICE: dict[str, tuple[str, ...]] = {
     "helped": (),
     "hurt": (
-        "Keep normalisation layers at the start's statistics: --set backbone.normalization=frozen. "
+        "Keep normalisation layers at the start's statistics: `--set backbone.normalization=frozen`. "
         "Changing batch statistics did most of the damage in our own trials.",
-        "Train more gently: a third of the learning rate, and fewer epochs. Look for the epoch "
-        "where “views find each other” was highest.",
-        "Train only the last stages: --set backbone.train_from_stage=3.",
-        "Use the start with post-processing: --recipe start takes a minute and often gains more.",
+        "Train more gently: `--recipe gentle`, or a third of the learning rate and fewer epochs. "
+        "Look for the epoch where “views find each other” was highest.",
+        "Train only the last stages: `--set backbone.train_from_stage=3`.",
+        "Use the start with post-processing: `--recipe start` takes a minute and often gains more.",
     ),
     "no difference shown": (
-        "Use the start with post-processing: --recipe start takes a minute and often gains more.",
-        "Give the network larger photos, such as --size 224: small marks vanish at small sizes.",
+        "Use the start with post-processing: `--recipe start` takes a minute and often gains more.",
+        "Give the network larger photos, such as `--size 224`: small marks vanish at small sizes.",
         "Add unlabelled photos of the same kind of thing; a few hundred are few.",
         "Label more test photos: with twice as many the intervals shrink by about a third.",
     ),
     "not measured": (
-        "Label some photos and give them with --probe split.csv (columns path,class,split). "
+        "Label some photos and give them with `--probe split.csv` (columns path, class, split). "
         "Ten photos of each of ten classes already say something.",
         "Look at the neighbour sheets below: do the right-hand photos look more alike in the way "
         "that matters to you?",
@@ -181,9 +195,8 @@ def wording(name: str, label: str, explanation: str, fraction: float | None) -> 
     """Name and meaning to show; what the caller gave wins."""
     known = MEASURES.get(name, Wording(name.replace("_", " "), ""))
     if fraction is not None and name != "linear":
-        share = f"{100 * fraction:g} % of labels"
         known = Wording(
-            f"Linear, {share}",
+            f"Linear, {100 * fraction:g} %",
             f"The same classifier, given the labels of only {100 * fraction:g} % of train photos.",
         )
     return Wording(label or known.label, explanation or known.explanation)
