@@ -1,0 +1,413 @@
+"""After training: start and trained encoder side by side, what ships, the report."""
+
+import copy
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+from fieldmark import rng, storage
+from fieldmark.config import to_toml
+from fieldmark.data.store import PhotoStore
+from fieldmark.data.views import ViewMaker
+from fieldmark.encoder import Encoder
+from fieldmark.evaluation import report
+from fieldmark.evaluation.compare import Interval, Verdict
+from fieldmark.evaluation.evaluate import Comparison, EvalResult, compare, evaluate_encoder, two_by_two
+from fieldmark.evaluation.labelfree import gain_of_views, judge_without_labels, measure_views
+from fieldmark.evaluation.projection import project
+from fieldmark.nn.spec import EncoderSpec, PostConfig
+from fieldmark.training.loop import FitResult
+from fieldmark.workflows.doctor import versions
+from fieldmark.workflows.photos import Photos, ShowProgress
+from fieldmark.workflows.post import describe, fit_post
+from fieldmark.workflows.recipe import Recipe
+from fieldmark.workflows.report import write_report
+from fieldmark.workflows.run import RunFolder, processor
+
+MEASURES = ("rank1", "rank5", "map", "linear")
+"""What ``--json`` promises, in percent."""
+MAP_POINTS = 900
+"""Photos on the report's map: more make mud."""
+
+
+class Side(NamedTuple):
+    """One encoder, with what it makes of the photos that are evaluated."""
+
+    role: str
+    encoder: Encoder
+    train: Float[np.ndarray, "N D"]
+    test: Float[np.ndarray, "Q D"]
+    result: EvalResult | None
+
+
+def judge(
+    run: RunFolder,
+    recipe: Recipe,
+    data: Photos,
+    start: EncoderSpec,
+    candidates: dict[str, EncoderSpec],
+    fitted: FitResult | None,
+    device: torch.device,
+    began: float,
+    progress: ShowProgress,
+) -> dict[str, Any]:
+    """Evaluate, decide, ship, report.
+
+    The test photos are read here and nowhere before: the candidate is chosen by rule (last epoch,
+    teacher if there is one), so nothing is picked by looking at them.
+
+    Returns:
+        The contract of ``--json``.
+    """
+    plain = PostConfig(crop=recipe.post.crop)
+    wanted: list[tuple[str, str, EncoderSpec, PostConfig]] = [("start", "plain", start, plain)]
+    wanted.append(("start", "post", start, recipe.post))
+    wanted += [(who, "plain", spec, plain) for who, spec in candidates.items()]
+    wanted += [(who, "post", spec, recipe.post) for who, spec in candidates.items()]
+    sides: dict[tuple[str, str], Side] = {}
+    for done, (who, how, spec, post) in enumerate(wanted):
+        progress("evaluating", done, len(wanted), f"{who}, {how}")
+        sides[who, how] = _evaluate(who, spec, post, recipe, data, device)
+    progress("evaluating", len(wanted), len(wanted))
+
+    chosen = "teacher" if "teacher" in candidates else "student" if candidates else "start"
+    before = sides["start", "post"] if candidates else sides["start", "plain"]
+    after = sides[chosen, "post"]
+    verdict, comparison, extra = _verdict(recipe, data, before, after, device)
+    shipped = _choose(recipe, verdict, bool(candidates))
+    summary = _summary(verdict, comparison, shipped, chosen, sides, extra)
+    ships_plain = not candidates and shipped == "start" and verdict.text == "hurt"
+    kept = {who: sides[who, "post"] for who in ("start", *candidates)}
+    if ships_plain:
+        kept["start"] = sides["start", "plain"]
+    _save(run, recipe, kept, chosen if shipped == "trained" and candidates else "start", summary)
+    write_report(
+        run.path,
+        _report(run, recipe, data, sides, chosen, summary, comparison, fitted, began),
+    )
+    storage.write_json(run.result, summary)
+    return summary
+
+
+def _evaluate(
+    who: str,
+    spec: EncoderSpec,
+    post: PostConfig,
+    recipe: Recipe,
+    data: Photos,
+    device: torch.device,
+) -> Side:
+    # An encoder freezes what it holds; the candidates' modules may still be trained further.
+    ready = fit_post(
+        copy.deepcopy(spec), data.store, data.train_rows, post, seed=recipe.train.seed, device=device
+    )
+    encoder = Encoder(ready, device=device)
+    split = data.split
+    if split is None or not len(split.test_rows):
+        nothing = np.zeros((0, encoder.dim), np.float32)
+        return Side(who, encoder, nothing, nothing, None)
+    train = encoder.embed_store(data.store, split.train_rows)
+    test = encoder.embed_store(data.store, split.test_rows)
+    result = evaluate_encoder(train, split.train_labels, test, split.test_labels, split.classes)
+    return Side(who, encoder, train, test, result)
+
+
+def _verdict(
+    recipe: Recipe, data: Photos, before: Side, after: Side, device: torch.device
+) -> tuple[Verdict, Comparison | None, dict[str, Any]]:
+    if before.result is not None and after.result is not None:
+        comparison = compare(before.result, after.result)
+        verdict = comparison.verdict
+        if not recipe.trains:
+            verdict = Verdict(verdict.text, _without_training(verdict))
+        return verdict, comparison, {}
+    first, second, photos = _two_views(recipe, data, device)
+    seen = []
+    for side in (before, after):
+        seen.append(measure_views(_encode(side.encoder, first), _encode(side.encoder, second)))
+    gain = gain_of_views(*seen)
+    verdict = judge_without_labels(seen[0].to_dict(), seen[1].to_dict(), gain, photos=photos)
+    extra = {
+        "label_free": {
+            "start": seen[0].to_dict(),
+            "trained": seen[1].to_dict(),
+            "gain": gain.value,
+            "interval": [gain.low, gain.high],
+        }
+    }
+    return verdict, None, extra
+
+
+def _without_training(verdict: Verdict) -> str:
+    words = {
+        "helped": "Nothing was trained. Post-processing helped",
+        "hurt": "Nothing was trained. Post-processing hurt, so the plain start ships",
+        "no difference shown": "Nothing was trained, and post-processing showed no difference",
+    }
+    _, _, numbers = verdict.sentence.partition(": ")
+    return f"{words[verdict.text]}: {numbers}" if verdict.text in words else verdict.sentence
+
+
+def _two_views(recipe: Recipe, data: Photos, device: torch.device) -> tuple[Any, Any, int]:
+    from fieldmark.data.sampling import MultiView, ViewSpec
+
+    views = (
+        recipe.multi_view()
+        if recipe.trains
+        else MultiView(specs=(ViewSpec(count=2, size=recipe.size),))
+    )
+    order = np.argsort(rng.mix("verdict", data.train_rows), kind="stable")
+    rows = np.sort(data.train_rows[order[: recipe.health.photos]])
+    maker = ViewMaker(data.store, views, seed=rng.seed_of("verdict", recipe.train.seed), device=device)
+    first, second = maker.make(rows, 0)[:2]
+    return first.images, second.images, len(rows)
+
+
+def _encode(encoder: Encoder, images: torch.Tensor) -> Float[np.ndarray, "N D"]:
+    parts = [encoder.encode(part).float().cpu().numpy() for part in images.split(64)]
+    return np.concatenate(parts)
+
+
+def _choose(recipe: Recipe, verdict: Verdict, trained: bool) -> str:
+    if not trained or recipe.ship == "start":
+        return "start"
+    if recipe.ship == "trained" or verdict.text == "helped":
+        return "trained"
+    return "start"
+
+
+def _summary(
+    verdict: Verdict,
+    comparison: Comparison | None,
+    shipped: str,
+    chosen: str,
+    sides: dict[tuple[str, str], Side],
+    extra: dict[str, Any],
+) -> dict[str, Any]:
+    empty = dict.fromkeys(MEASURES)
+    summary: dict[str, Any] = {
+        "verdict": verdict.text,
+        "sentence": verdict.sentence,
+        "start": {**empty},
+        "trained": {**empty},
+        "gain": {},
+        "interval": {},
+        "shipped": shipped,
+        "candidate": chosen,
+        **extra,
+    }
+    if comparison is not None:
+        summary.update(comparison.to_dict())
+        summary["sentence"] = verdict.sentence
+        for side in ("start", "trained"):
+            summary[side] = {**empty, **summary[side]}
+        summary["candidates"] = {
+            f"{who}, {how}": {name: side.result.measures.get(name) for name in MEASURES}
+            for (who, how), side in sides.items()
+            if side.result is not None
+        }
+        summary["grid"] = two_by_two(_grid_results(sides, chosen))
+    return summary
+
+
+def _grid_results(sides: dict[tuple[str, str], Side], chosen: str) -> dict[tuple[str, str], EvalResult]:
+    cells = {}
+    for (who, how), side in sides.items():
+        if side.result is not None and who in {"start", chosen}:
+            cells["start" if who == "start" else "trained", how] = side.result
+    return cells
+
+
+def _save(
+    run: RunFolder, recipe: Recipe, kept: dict[str, Side], ships: str, summary: dict[str, Any]
+) -> None:
+    storage.make_folder(run.path / "encoders")
+    for who, side in kept.items():
+        metrics = {} if side.result is None else {k: round(v, 3) for k, v in side.result.measures.items()}
+        side.encoder.card.update(
+            role=who, recipe=recipe.name, settings=recipe.dump(), metrics=metrics, verdict=summary["verdict"]
+        )
+        # Paths of this machine do not belong into what is handed on.
+        side.encoder.card["settings"].get("backbone", {}).pop("weights", None)
+        side.encoder.save(run.encoder_of(who))
+    aside = run.path / ".encoder.partial"
+    shutil.rmtree(aside, ignore_errors=True)
+    kept[ships].encoder.save(aside)
+    shutil.rmtree(run.encoder, ignore_errors=True)
+    aside.rename(run.encoder)
+    storage.sync_folder(run.path)
+
+
+HEALTH_NAMES = {
+    "feature_spread": "spread",
+    "start_neighbours": "neighbour_agreement",
+    "feature_distance": "distance",
+}
+"""The loop's names of what the report calls otherwise."""
+
+
+def _report(
+    run: RunFolder,
+    recipe: Recipe,
+    data: Photos,
+    sides: dict[tuple[str, str], Side],
+    chosen: str,
+    summary: dict[str, Any],
+    comparison: Comparison | None,
+    fitted: FitResult | None,
+    began: float,
+) -> report.ReportData:
+    before = sides["start", "post"] if chosen != "start" else sides["start", "plain"]
+    after = sides[chosen, "post"]
+    provenance = before.encoder.provenance
+    pictures = _pictures(data, before, after)
+    content = report.ReportData(
+        title=f"{recipe.name} on {Path(data.catalog.source).resolve().name}",
+        outcome=report.Outcome(summary["verdict"], summary["sentence"], summary["shipped"]),
+        kind="train" if recipe.trains else "start",
+        facts=_facts(recipe, data),
+        measures=_measures(comparison),
+        grids=_grids(summary),
+        post_processing=describe(recipe.post),
+        health=_health(fitted),
+        bad_photos=tuple(
+            report.BadPhoto(r.path, r.status, r.code, r.detail) for r in data.store.records
+        ),
+        weights=report.WeightsFacts(
+            network=before.encoder.spec.backbone.config.name or "",
+            how=provenance.how,
+            data=provenance.data,
+            labels_seen=provenance.labels_seen,
+            licence=provenance.licence,
+            source=provenance.source,
+            sha256=provenance.sha256,
+            notes=provenance.notes,
+        ),
+        recipe_name=recipe.name,
+        recipe=to_toml(recipe),
+        machine={
+            "processor": processor(),
+            "threads": str(torch.get_num_threads()),
+            "device": str(before.encoder.device),
+        },
+        versions={name: version for name, version in versions().items() if version},
+        command=" ".join(sys.argv),
+        started=time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(began)),
+        run_seconds=time.time() - began,
+        notes=tuple(_notes(recipe, data, fitted)),
+        **pictures,
+    )
+    rows = {path: row for row, path in enumerate(data.store.paths)}
+    shown, small = report.photo_ids_of(content)
+    photos = report.encode_photos(shown, lambda name: data.store.photo(rows[name]), small=small)
+    return report.ReportData(**{**vars(content), "photos": photos})
+
+
+def _facts(recipe: Recipe, data: Photos) -> report.Facts:
+    return report.Facts(
+        photos=len(data.catalog),
+        used=len(data.store.usable),
+        train=len(data.train_rows),
+        test=None if data.split is None else len(data.split.test_rows),
+        classes=None if data.split is None else len(np.unique(data.split.test_labels)),
+        size=recipe.size,
+        split=data.split_source,
+        transductive=data.transductive,
+    )
+
+
+def _measures(comparison: Comparison | None) -> tuple[report.Measure, ...]:
+    if comparison is None:
+        return ()
+    rows = []
+    for name, start in comparison.start.items():
+        gain: Interval | None = comparison.gains.get(name)
+        fraction = int(name.partition("@")[2]) / 100 if name.startswith("linear@") else None
+        rows.append(
+            report.Measure(
+                name,
+                start,
+                comparison.trained.get(name),
+                gain.value if gain else None,
+                gain.low if gain else None,
+                gain.high if gain else None,
+                fraction=fraction,
+            )
+        )
+    return tuple(rows)
+
+
+def _grids(summary: dict[str, Any]) -> tuple[report.Grid, ...]:
+    labels = {"rank1": "Rank-1", "map": "mAP", "linear": "Linear, 100 %"}
+    return tuple(
+        report.Grid(
+            labels[name],
+            cells["start"]["plain"],
+            cells["start"]["post"],
+            cells["trained"]["plain"],
+            cells["trained"]["post"],
+        )
+        for name, cells in summary.get("grid", {}).items()
+    )
+
+
+def _health(fitted: FitResult | None) -> tuple[dict[str, float | None], ...]:
+    if fitted is None:
+        return ()
+    skipped = {"kind", "step"}
+    return tuple(
+        {HEALTH_NAMES.get(key, key): value for key, value in look.items() if key not in skipped}
+        for look in fitted.health
+    )
+
+
+def _pictures(data: Photos, before: Side, after: Side) -> dict[str, Any]:
+    split = data.split
+    if split is None or not len(split.test_rows):
+        return {}
+    names = data.store.paths
+    photos = [names[row] for row in split.test_rows]
+    labels = [split.classes[label] for label in split.test_labels]
+    points: Int[np.ndarray, " M"] = report.choose_points(labels, limit=MAP_POINTS)
+    places = project(before.test[points], after.test[points], limit=MAP_POINTS)
+    flat = [tuple(map(tuple, np.round(place, 4).tolist())) for place in places.places]
+    return {
+        "sheets": report.neighbour_sheets(photos, labels, before.test, after.test),
+        "confusable": report.confusable_pairs(photos, labels, before.test, after.test),
+        "map": report.EmbeddingMap(
+            photos=tuple(photos[i] for i in points),
+            labels=tuple(labels[i] for i in points),
+            start=flat[0],
+            trained=flat[1],
+            how=places.how,
+        ),
+    }
+
+
+def _notes(recipe: Recipe, data: Photos, fitted: FitResult | None) -> list[str]:
+    notes = []
+    if data.transductive:
+        notes.append("Transductive: the test photos were trained on too, without their labels.")
+    if data.split is None:
+        notes.append(
+            "No labelled test photos were given, so the supervised measures are missing; "
+            "a table path,class,split given as --probe turns them on."
+        )
+    if fitted is not None:
+        notes += fitted.notes
+        notes.append(
+            f"Trained {fitted.epochs:g} epochs ({fitted.step} steps) in {fitted.precision} "
+            f"arithmetic; batch-norm was {recipe.backbone.normalization}."
+        )
+    return notes
+
+
+def photo_store(run: Path) -> PhotoStore:
+    """The decoded photos of a run."""
+    return PhotoStore.open(RunFolder(run).store)

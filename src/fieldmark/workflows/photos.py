@@ -1,0 +1,140 @@
+"""Which photos a run trains on and which it is tested on, decoded and ready."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from jaxtyping import Int
+
+from fieldmark import runtime
+from fieldmark.data.catalog import Catalog
+from fieldmark.data.splits import Split, match_split
+from fieldmark.data.store import PhotoStore, choose_short_side
+from fieldmark.errors import CatalogError
+from fieldmark.workflows.recipe import Recipe
+
+_log = logging.getLogger("fieldmark")
+Say = Callable[[str], None]
+
+
+class ShowProgress(Protocol):
+    """Told that ``done`` of ``total`` of something are finished."""
+
+    def __call__(self, what: str, done: int, total: int, note: str = "") -> None: ...
+
+
+def quiet(what: str, done: int, total: int, note: str = "") -> None:
+    """Show nothing."""
+
+
+class Photos(NamedTuple):
+    """A run's photos."""
+
+    catalog: Catalog
+    store: PhotoStore
+    split: Split | None
+    """Labelled photos; only those that can be used."""
+    split_source: str
+    """Where the labels come from, in words."""
+    train_rows: Int[np.ndarray, " N"]
+    """Rows that training may read."""
+    transductive: bool
+
+
+def prepare(
+    source: Path,
+    recipe: Recipe,
+    folder: Path,
+    *,
+    probe: Path | None = None,
+    transductive: bool = False,
+    progress: ShowProgress = quiet,
+) -> Photos:
+    """Open the catalog, match labels, decode what is needed once.
+
+    Args:
+        source: Photos.
+        recipe: Says how large photos are kept.
+        folder: Where the photo store goes.
+        probe: Table ``path,class,split``; None: the folders ``train`` and ``test`` of the
+            photos themselves, where they are there and have classes.
+        transductive: Also train on the test photos, without their labels.
+        progress: Told how far decoding is.
+
+    Raises:
+        CatalogError: No photos, or none usable, or none left to train on.
+        LabelError: The probe table cannot be used.
+    """
+    catalog = Catalog.open(source)
+    split, split_source = _labels(catalog, probe)
+    smallest = recipe.multi_view().smallest_scale if recipe.trains else recipe.post.crop**2
+    short_side = recipe.photos.short_side or choose_short_side(
+        recipe.size, min(smallest, recipe.post.crop**2), len(catalog), folder=folder
+    )
+
+    def show(done: int, total: int) -> None:
+        progress("decoding photos", done, total)
+
+    if runtime.rank() == 0:
+        store = PhotoStore.build(
+            catalog,
+            folder,
+            short_side=short_side,
+            include_damaged=recipe.photos.include_damaged,
+            progress=show,
+        )
+        runtime.barrier()
+    else:
+        runtime.barrier()
+        store = PhotoStore.open(folder, include_damaged=recipe.photos.include_damaged)
+    usable = np.asarray(store.usable, dtype=np.int64)
+    train_rows = usable
+    if split is not None:
+        if not transductive:
+            train_rows = np.setdiff1d(usable, split.test_rows)
+        split = _usable(split, usable)
+    if not len(train_rows):
+        raise CatalogError(
+            f"every usable photo of {source} is in the probe's test half, so none is left to train "
+            "on; add unlabelled photos, or give --transductive to train on the test photos too."
+        )
+    return Photos(catalog, store, split, split_source, train_rows, transductive)
+
+
+def _labels(catalog: Catalog, probe: Path | None) -> tuple[Split | None, str]:
+    if probe is not None:
+        return match_split(catalog, probe), f"table {probe.name}"
+    labelled = [
+        (row.row, row.label, row.split)
+        for row in catalog.rows
+        if row.label is not None and row.split in {"train", "test"}
+    ]
+    if not any(split == "test" for _, _, split in labelled):
+        return None, ""
+    classes = sorted({label for _, label, _ in labelled if label is not None})
+    index = {name: i for i, name in enumerate(classes)}
+    halves = []
+    for half in ("train", "test"):
+        chosen = [(row, index[label]) for row, label, split in labelled if split == half and label]
+        halves += [
+            np.array([row for row, _ in chosen], np.int64),
+            np.array([label for _, label in chosen], np.int64),
+        ]
+    return Split(*halves, classes), "folders train and test of the photos"
+
+
+def _usable(split: Split, usable: Int[np.ndarray, " N"]) -> Split:
+    """Leave out labelled photos that cannot be decoded, and say how many."""
+    keep_train = np.isin(split.train_rows, usable)
+    keep_test = np.isin(split.test_rows, usable)
+    lost = int((~keep_train).sum() + (~keep_test).sum())
+    if lost:
+        _log.warning("%d labelled photos cannot be used (damaged or refused); see the report.", lost)
+    return split._replace(
+        train_rows=split.train_rows[keep_train],
+        train_labels=split.train_labels[keep_train],
+        test_rows=split.test_rows[keep_test],
+        test_labels=split.test_labels[keep_test],
+    )

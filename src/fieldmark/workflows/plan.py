@@ -1,0 +1,118 @@
+"""Say what a run would cost before it is started."""
+
+import resource
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fieldmark import runtime
+from fieldmark.backbones.backbone import Backbone
+from fieldmark.data.catalog import Catalog
+from fieldmark.data.splits import match_split
+from fieldmark.data.store import PhotoStore, choose_short_side
+from fieldmark.data.views import BatchSource
+from fieldmark.methods import METHODS
+from fieldmark.training.loop import trial
+from fieldmark.workflows.recipe import Recipe
+
+# Enough photos for a real batch, few enough to decode in seconds.
+SAMPLE = 256
+# Checkpoints keep weights, teacher, optimiser state and queue; the last two are kept.
+KEPT_CHECKPOINTS = 2
+
+
+def plan(
+    photos: Path,
+    recipe: Recipe,
+    *,
+    probe: Path | None = None,
+    device: str = "auto",
+    seconds: float = 10.0,
+) -> dict[str, Any]:
+    """Predict a run from a short trial on some of the photos.
+
+    Args:
+        photos: Folder, table or shards.
+        recipe: Every setting.
+        probe: Table whose test photos will not be trained on.
+        device: ``auto`` or a torch device.
+        seconds: Length of the trial.
+
+    Returns:
+        ``recipe``, ``network``, ``weights``, ``photos``, ``train_photos``, ``steps``,
+        ``images_per_second``, ``minutes``, ``memory_gb``, ``disk_gb``, ``free_gb``, ``notes``.
+    """
+    where = runtime.pick_device(device)
+    catalog = Catalog.open(Path(photos))
+    rows = np.arange(len(catalog), dtype=np.int64)
+    if probe is not None:
+        rows = np.setdiff1d(rows, match_split(catalog, Path(probe)).test_rows)
+    smallest = recipe.multi_view().smallest_scale if recipe.trains else recipe.post.crop**2
+    short_side = recipe.photos.short_side or choose_short_side(
+        recipe.size, min(smallest, recipe.post.crop**2), len(catalog)
+    )
+    backbone = Backbone.build(recipe.backbone, size=recipe.size)
+    result: dict[str, Any] = {
+        "recipe": recipe.name,
+        "network": backbone.config.name,
+        "weights": backbone.provenance.sentence(),
+        "size": recipe.size,
+        "device": str(where),
+        "photos": len(catalog),
+        "train_photos": len(rows),
+        "store_short_side": short_side,
+        "notes": _notes(recipe, len(rows), backbone.provenance.how),
+    }
+    with tempfile.TemporaryDirectory() as scratch:
+        chosen = rows[:: max(1, len(rows) // SAMPLE)][:SAMPLE]
+        store = PhotoStore.build(catalog, Path(scratch), short_side=short_side, rows=chosen.tolist())
+        store_bytes = store.nbytes / max(1, len(store.usable)) * len(catalog)
+        weights_bytes = sum(p.numel() * p.element_size() for p in backbone.parameters())
+        result["disk_gb"] = store_bytes / 1e9 + 3 * weights_bytes / 1e9
+        if recipe.trains and recipe.method is not None:
+            method = METHODS[recipe.method_name](recipe.method, backbone)
+            batch = min(recipe.train.batch_size, len(store.usable))
+            parts = recipe.train.accumulate * runtime.world_size()
+            config = recipe.train.model_copy(update={"batch_size": max(parts, batch // parts * parts)})
+            source = BatchSource(
+                store, store.usable, recipe.multi_view(), batch_size=config.batch_size, seed=0, device=where
+            )
+            rate = trial(method, source, config, seconds=seconds, device=where)
+            steps = len(rows) // recipe.train.batch_size * recipe.train.epochs
+            result.update(
+                steps=steps,
+                epochs=recipe.train.epochs,
+                images_per_second=round(rate, 1),
+                minutes=round(steps * recipe.train.batch_size / rate / 60, 1),
+            )
+            state = sum(t.numel() * t.element_size() for t in method.state_dict().values())
+            result["disk_gb"] += KEPT_CHECKPOINTS * (state + weights_bytes) / 1e9
+    # ru_maxrss is in kilobytes on Linux and in bytes on macOS.
+    unit = 1024 if Path("/proc").is_dir() else 1
+    result["memory_gb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9, 2)
+    result["disk_gb"] = round(result["disk_gb"], 3)
+    result["free_gb"] = round(shutil.disk_usage(Path.cwd()).free / 1e9, 1)
+    return result
+
+
+def _notes(recipe: Recipe, photos: int, how: str) -> list[str]:
+    notes = []
+    if recipe.trains and photos < recipe.train.batch_size:
+        notes.append(
+            f"{photos} photos are fewer than one batch of {recipe.train.batch_size}; "
+            f"set train.batch_size to at most {photos}."
+        )
+    if how == "random" and recipe.backbone.normalization == "frozen":
+        notes.append(
+            "the start is random and batch-norm would be frozen at meaningless statistics; give "
+            "--weights, or set backbone.normalization=train and train far longer."
+        )
+    if recipe.backbone.normalization == "train" and how != "random":
+        notes.append(
+            "batch-norm in train mode usually makes a pretrained start worse (docs/results.md); "
+            "the recipe 'gentle' freezes it."
+        )
+    return notes

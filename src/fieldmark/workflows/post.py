@@ -1,0 +1,75 @@
+"""Fit the post-processing that needs no labels, alike for the start and for the trained encoder."""
+
+import numpy as np
+import torch
+from jaxtyping import Int
+
+from fieldmark import rng
+from fieldmark.data.sampling import MultiView, ViewSpec
+from fieldmark.data.store import PhotoStore
+from fieldmark.data.views import ViewMaker
+from fieldmark.encoder import Encoder
+from fieldmark.nn.spec import EncoderSpec, PostConfig
+from fieldmark.nn.whitening import fit_instance_lda, fit_whitening
+
+# Instance LDA compares looks at one photo: crops as training would take them, colours untouched
+# but for light, so that what is suppressed is framing and exposure.
+LOOKS = ViewSpec(
+    count=4, size=8, scale=(0.3, 1.0), saturation=0.2, hue=0.0, gray=0.0, blur=0.3, blur_sigma=(0.1, 1.0)
+)
+MOST_PHOTOS = 4_000
+"""Photos that whitening is fitted on, at most; more change nothing that can be measured."""
+
+
+def fit_post(
+    spec: EncoderSpec,
+    store: PhotoStore,
+    rows: Int[np.ndarray, " N"],
+    post: PostConfig,
+    *,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> EncoderSpec:
+    """Attach post-processing to a network, fitting what has to be fitted.
+
+    Args:
+        spec: The network; its own post-processing is replaced.
+        store: Photo store.
+        rows: Unlabelled training photos.
+        post: What to attach.
+        seed: Chooses photos and looks.
+        device: Where to compute.
+
+    Returns:
+        An encoder on the same network (shared, not copied).
+    """
+    bare = spec.with_post(post)
+    if not post.whiten_dim:
+        return bare
+    order = np.argsort(rng.mix("whitening", seed, rows), kind="stable")
+    chosen = np.sort(rows[order[:MOST_PHOTOS]])
+    encoder = Encoder(bare, device=device)
+    if post.whitening == "pca":
+        embeddings = torch.from_numpy(encoder.embed_store(store, chosen))
+        return spec.with_post(post, fit_whitening(embeddings, post.whiten_dim, post.whiten_power))
+    looks = MultiView(specs=(LOOKS.model_copy(update={"size": spec.size}),))
+    maker = ViewMaker(store, looks, seed=rng.seed_of("whitening", "views", seed), device=device)
+    parts = []
+    for begin in range(0, len(chosen), 64):
+        views = maker.make(chosen[begin : begin + 64], 0)
+        parts.append(torch.stack([encoder.encode(v.images).cpu() for v in views], 1))
+    whitening = fit_instance_lda(torch.cat(parts), post.whiten_dim, post.whiten_power)
+    return spec.with_post(post, whitening)
+
+
+def describe(post: PostConfig) -> str:
+    """The post-processing in words."""
+    parts = [f"{post.pooling} pooling"]
+    if post.stages:
+        parts.append(f"earlier stages {list(post.stages)} appended with weight {post.stage_weight:g}")
+    if post.whiten_dim:
+        kind = "PCA" if post.whitening == "pca" else "instance-LDA"
+        parts.append(f"{kind} whitening to {post.whiten_dim} dimensions, power {post.whiten_power:g}")
+    if post.flip:
+        parts.append("averaged with the mirrored photo")
+    return ", ".join(parts)

@@ -1,0 +1,122 @@
+"""The run folder: where everything about one run is, and whose run it is.
+
+RUN/
+├── config.resolved.toml   every setting            ├── environment.json   machine and versions
+├── run.json               what the run was made of ├── result.json        the contract of --json
+├── store/                 decoded photos           ├── checkpoints/  metrics.jsonl
+├── encoders/{start,student,teacher}/               ├── encoder/           the one that ships
+└── report.html  report.json
+"""
+
+import json
+import platform
+from pathlib import Path
+from typing import Any
+
+from fieldmark import __version__, storage
+from fieldmark.config import to_toml
+from fieldmark.errors import ArtifactError, OutputError
+from fieldmark.workflows import recipe as recipes
+from fieldmark.workflows.doctor import versions
+from fieldmark.workflows.recipe import Recipe
+
+# Settings that a finished or stopped run may be continued with.
+MAY_CHANGE = {"train.epochs", "ship", "description", "train.checkpoint_seconds", "train.wandb"}
+
+
+class RunFolder:
+    """One run's folder.
+
+    Args:
+        path: The folder; it need not exist yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.store = path / "store"
+        self.encoder = path / "encoder"
+        self.report = path / "report.html"
+        self.result = path / "result.json"
+
+    def encoder_of(self, who: str) -> Path:
+        """Folder of ``start``, ``student`` or ``teacher``."""
+        return self.path / "encoders" / who
+
+    def claim(self, recipe: Recipe, made_of: dict[str, Any]) -> None:
+        """Create the folder for a run, or make sure that it holds this very run.
+
+        Args:
+            recipe: Resolved settings.
+            made_of: What else defines the run, such as the photos and the probe table.
+
+        Raises:
+            OutputError: If the folder holds something else or another run; says what differs.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise OutputError(f"--out {self.path} is a file; give a folder for the run.")
+        run_file = self.path / "run.json"
+        if run_file.is_file():
+            self._same_run(recipe, made_of)
+        elif self.path.is_dir() and any(self.path.iterdir()):
+            raise OutputError(
+                f"--out {self.path} is not empty and holds no fieldmark run; give a new folder."
+            )
+        storage.make_folder(self.path)
+        storage.write_text(self.path / "config.resolved.toml", to_toml(recipe))
+        storage.write_json(
+            self.path / "environment.json",
+            {"versions": versions(), "system": platform.platform(), "processor": processor()},
+        )
+        storage.write_json(run_file, {"fieldmark": __version__, **made_of})
+
+    def _same_run(self, recipe: Recipe, made_of: dict[str, Any]) -> None:
+        old = flatten(self.recipe().dump())
+        new = flatten(recipe.dump())
+        before = json.loads((self.path / "run.json").read_text())
+        old.update({f"run.{key}": value for key, value in before.items() if key != "fieldmark"})
+        new.update({f"run.{key}": value for key, value in made_of.items()})
+        different = [
+            f"{key} was {old.get(key)!r} and is now {new.get(key)!r}"
+            for key in sorted(old.keys() | new.keys())
+            if old.get(key) != new.get(key) and key not in MAY_CHANGE
+        ]
+        if different:
+            raise OutputError(
+                f"--out {self.path} holds another run: {'; '.join(different)}. "
+                "Use a new folder for new settings, or the old settings to continue this run."
+            )
+
+    def recipe(self) -> Recipe:
+        """The settings that the run was made with.
+
+        Raises:
+            ArtifactError: If the folder holds no run.
+        """
+        path = self.path / "config.resolved.toml"
+        if not path.is_file():
+            raise ArtifactError(
+                f"{self.path} is not a fieldmark run: config.resolved.toml is missing. "
+                "Give the folder that was --out of fieldmark train."
+            )
+        return recipes.from_toml(path.read_text(encoding="utf-8"), str(path))
+
+
+def flatten(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"a": {"b": 1}}`` as ``{"a.b": 1}``."""
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        if isinstance(value, dict):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def processor() -> str:
+    """Name of the processor, as the system tells it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
