@@ -7,6 +7,7 @@ missing, not by a decoder's taste.
 
 import io
 import math
+import struct
 import warnings
 import zlib
 from typing import Any, NamedTuple
@@ -19,10 +20,11 @@ from pydantic import Field
 
 from fieldmark.config import Config
 from fieldmark.data.exif import Exif, parse_exif
-from fieldmark.data.jpeg import JpegHeader, read_header, read_scans
+from fieldmark.data.jpeg import JpegHeader, judge, plain, read_header, read_scans
 from fieldmark.errors import PhotoError
 
-Pixels = UInt8[np.ndarray, "H W 3"]
+Pixels = UInt8[np.ndarray, "_ _ 3"]
+"""Height, width and RGB of a photo; both sides vary from photo to photo."""
 
 CODES: dict[str, str] = {
     "missing": "the file is gone, or the table names a file that is not there",
@@ -88,7 +90,7 @@ _BRANDS_HEIF = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b
 
 def sniff(head: bytes) -> str | None:
     """Name the format from the first 32 bytes, by content and never by name; None if not allowed."""
-    if head[:2] == b"\xff\xd8" and head[2:3] in (b"\xff", b""):
+    if head[:2] == b"\xff\xd8":
         return "JPEG"
     if head[:8] == b"\x89PNG\r\n\x1a\n":
         return "PNG"
@@ -231,67 +233,83 @@ def _decode_jpeg(data: bytes, limits: Limits, short_side: int | None) -> Photo:
         raise PhotoError("broken", "JPEG without a frame header: nothing of the picture is there")
     _check_pixels(header.height, header.width, limits)
     exif = parse_exif(header.exif) if header.exif is not None else Exif()
+    least = target_shape(*header[:2], short_side) if short_side is not None else (0, 0)
+    damage: str | None = None
+    notes: tuple[str, ...] = ()
+    try:
+        pixels = _turbo(data, header, least)
+    except ValueError as error:
+        pixels, damage, notes = _decode_odd_jpeg(data, header, least, str(error))
     original = (header.height, header.width)
-    if header.components in (1, 3) and header.precision == 8:
-        least_height, least_width = _least(header, short_side)
-        try:
-            pixels = simplejpeg.decode_jpeg(
-                data, "RGB", min_height=least_height, min_width=least_width, strict=True
-            )
-            return _finish(pixels, original, short_side, exif, kind="JPEG")
-        except ValueError as error:
-            warning = str(error)
-    else:
-        warning = ""
-    pixels, damage, notes = _decode_odd_jpeg(data, header, warning)
     return _finish(pixels, original, short_side, exif, kind="JPEG", damage=damage, notes=notes)
 
 
-def _least(header: JpegHeader, short_side: int | None) -> tuple[int, int]:
-    """Smallest size that libjpeg may scale to while it decodes."""
-    if short_side is None:
-        return 0, 0
-    return target_shape(header.height, header.width, short_side)
+def _turbo(
+    data: bytes, header: JpegHeader, least: tuple[int, int] = (0, 0), *, strict: bool = True
+) -> Pixels:
+    """Decode with libjpeg-turbo, which may scale down to ``least`` meanwhile.
+
+    Raises:
+        ValueError: On any warning, or when not strict on what cannot be decoded.
+    """
+    height, width = least
+    colours = "CMYK" if header.components == 4 else "RGB"
+    pixels: Any = simplejpeg.decode_jpeg(
+        data, colours, min_height=height, min_width=width, strict=strict
+    )
+    if colours == "CMYK":
+        if header.adobe:
+            pixels = 255 - pixels  # Adobe writes CMYK inverted.
+        shape = (pixels.shape[1], pixels.shape[0])
+        return np.asarray(Image.frombytes("CMYK", shape, pixels.tobytes()).convert("RGB"))
+    return pixels
 
 
 def _jpeg_pixels(data: bytes, header: JpegHeader) -> Pixels:
     """Decode leniently: what is missing becomes grey."""
-    if header.components in (1, 3) and header.precision == 8:
-        try:
-            pixels: Pixels = simplejpeg.decode_jpeg(data, "RGB", strict=False)
-            return pixels
-        except ValueError:
-            pass  # Pillow reads sampling factors that this one does not.
-    return _pillow_pixels(data, "JPEG", _LIMITS)[0]
+    try:
+        return _turbo(data, header, strict=False)
+    except ValueError:
+        # Pillow reads sampling factors that simplejpeg does not.
+        return _pillow_pixels(data, "JPEG", _LIMITS)[0]
 
 
 def _decode_odd_jpeg(
-    data: bytes, header: JpegHeader, warning: str
+    data: bytes, header: JpegHeader, least: tuple[int, int], warning: str
 ) -> tuple[Pixels, str | None, tuple[str, ...]]:
-    scans = read_scans(data)
-    # Appending an end marker keeps decoders that insist on one from refusing.
-    whole = data if scans.ended else data + b"\xff\xd9"
-    pixels = _jpeg_pixels(whole, header)
+    clean = plain(data)
+    scans = read_scans(clean)
+    notes: tuple[str, ...] = (f"odd JPEG, nothing missing: {warning}",)
+    try:
+        pixels = _turbo(clean, header, least)
+        warning = ""
+    except ValueError as error:
+        warning = str(error)
+        pixels = _jpeg_pixels(clean, header)
     if scans.missing:
         return pixels, f"ends_early: {scans.missing}", ()
-    # Bytes that read as other Huffman codes; neither holds 0xFF, so both stay inside the scan.
-    tails = [tail * 32 for tail in (b"\x00\x5a", b"\xa5\x33")]
-    variants = []
-    for tail in tails:
-        changed = data[: scans.end_of_data] + tail + b"\xff\xd9"
-        variants.append(_jpeg_pixels(changed, header))
-    differs = (variants[0] != variants[1]).any(axis=2)
-    lost = float(differs.mean())
-    if lost > 0:
-        return pixels, f"ends_early: {max(lost, 1e-4):.2%} of the picture is missing", ()
-    if "bad Huffman code" in warning or "premature end of data" in warning:
-        return pixels, f"bad_data: {warning}", ()
     if not warning:
-        return pixels, None, ()
-    return pixels, None, (f"odd JPEG, nothing missing: {warning}",)
+        return pixels, None, notes
+    # Bytes that read as other Huffman codes; none is 0xFF, so both tails stay inside the scan.
+    one, other = (
+        _jpeg_pixels(clean[: scans.end_of_data] + tail * 64 + b"\xff\xd9", header)
+        for tail in (b"\x00\x5a", b"\xa5\x33")
+    )
+    differs = np.flatnonzero((one != other).any(axis=(1, 2)))
+    if len(differs):
+        # Nothing after the first missing byte can be read: it is lost down to the last row.
+        lost = 1 - int(differs[0]) / header.height
+        return pixels, f"ends_early: the lowest {lost:.1%} of the picture are missing", ()
+    verdict = judge(warning, clean)
+    if verdict is not None:
+        return pixels, f"bad_data: {verdict}", ()
+    return pixels, None, notes
 
 
 def _decode_other(data: bytes, kind: str, limits: Limits, short_side: int | None) -> Photo:
+    if kind == "GIF" and len(data) >= 10:
+        # Pillow looks for the first frame before it looks at the size.
+        _check_pixels(*struct.unpack_from("<HH", data, 6)[::-1], limits)
     damage, notes = _check_png(data) if kind == "PNG" else (None, ())
     pixels, exif, more = _pillow_pixels(data, kind, limits)
     return _finish(

@@ -1,13 +1,15 @@
 """JPEG structure: header facts, and whether pixels are missing.
 
 libjpeg fills what it cannot read with grey and says so only in warnings. The warnings alone are no
-judge: stray bytes between segments and a missing end marker lose nothing. So a photo that draws a
-warning is decoded twice, each time with other bytes in the place where its data ends; pixels that
-differ hang on data that is not there.
+judge: stray bytes between segments, odd scan parameters and a missing end marker lose nothing, and
+only the first warning can be read. So a photo that draws one is first rewritten in the plainest form
+(:func:`plain`); what still warns is warned of in its picture data. Data that is missing at the end is
+measured by decoding twice with other bytes in its place: pixels that differ hang on it.
 
 Source: ITU-T T.81 (JPEG), annexes B and G; libjpeg-turbo's jdhuff.c for what is filled in.
 """
 
+import re
 import struct
 from typing import NamedTuple
 
@@ -27,12 +29,15 @@ class JpegHeader(NamedTuple):
     precision: int
     progressive: bool
     exif: bytes | None
+    adobe: bool = False
+    """Adobe's segment is there: four components are stored inverted."""
 
 
 def read_header(data: bytes) -> JpegHeader | None:
     """Walk the segments up to the first scan; None if there is no frame header."""
     exif: bytes | None = None
     frame: tuple[int, int, int, int, int] | None = None
+    adobe = False
     at, end = 2, len(data)
     while at + 4 <= end:
         if data[at] != 0xFF:
@@ -49,13 +54,15 @@ def read_header(data: bytes) -> JpegHeader | None:
         (length,) = struct.unpack_from(">H", data, at + 2)
         if marker == _APP1 and exif is None and data[at + 4 : at + 10] == _EXIF:
             exif = data[at + 10 : at + 2 + length]
+        elif marker == 0xEE and data[at + 4 : at + 9] == b"Adobe":
+            adobe = True
         elif marker in _FRAMES and frame is None and at + 10 <= end:
             frame = (*struct.unpack_from(">BHHB", data, at + 4), marker)
         at += 2 + length
     if frame is None:
         return None
     precision, height, width, components, marker = frame
-    return JpegHeader(height, width, components, precision, marker in _PROGRESSIVE, exif)
+    return JpegHeader(height, width, components, precision, marker in _PROGRESSIVE, exif, adobe)
 
 
 class Scans(NamedTuple):
@@ -129,3 +136,83 @@ def _incomplete(components: list[int], bits: dict[int, list[int]]) -> str | None
         share = coarse / (64 * len(components))
         return f"{share:.0%} of the detail was never sent (later scans are missing)"
     return None
+
+
+def plain(data: bytes) -> bytes:
+    """The same picture without anything a decoder need not read.
+
+    Comments, application data and stray bytes before the first scan are dropped, scan parameters of
+    sequential files are set to the only valid ones, and the file ends in an end marker.
+    """
+    out = bytearray(b"\xff\xd8")
+    progressive = False
+    at, end = 2, len(data)
+    while at + 4 <= end:
+        if data[at] != 0xFF:
+            at = data.find(b"\xff", at)
+            if at < 0:
+                break
+            continue
+        marker = data[at + 1]
+        if marker == 0xFF or marker in _NO_LENGTH or marker == 0:
+            at += 1 if marker == 0xFF else 2
+            continue
+        (length,) = struct.unpack_from(">H", data, at + 2)
+        segment = bytearray(data[at : at + 2 + length])
+        if marker in _FRAMES:
+            progressive = marker in _PROGRESSIVE
+        if marker == _SOS:
+            break
+        if marker in (0xC4, 0xCC, 0xDB, 0xDD) or marker in _FRAMES:
+            out += segment
+        elif marker == 0xE0 and segment[4:9] == b"JFIF\0" and len(segment) >= 16:
+            segment[9] = 1  # The major version; others only draw a warning.
+            out += segment
+        elif (
+            marker == 0xEE and segment[4:9] == b"Adobe" and len(segment) >= 16 and segment[15] <= 2
+        ):
+            out += segment
+        at += 2 + length
+    rest = bytearray(data[at : read_scans(data).end_of_data])
+    if not progressive:
+        _set_scan_parameters(rest)
+    return bytes(out + rest + b"\xff\xd9")
+
+
+def _set_scan_parameters(rest: bytearray) -> None:
+    at = rest.find(b"\xff\xda")
+    while at >= 0 and at + 5 <= len(rest):
+        tail = at + 5 + 2 * rest[at + 4]
+        if tail + 3 <= len(rest):
+            rest[tail : tail + 3] = b"\x00\x3f\x00"
+        at = rest.find(b"\xff\xda", tail)
+
+
+_STRAY = re.compile(r"(\d+) extraneous bytes before marker")
+
+
+def judge(warning: str, data: bytes) -> str | None:
+    """What a decoder's warning about a file in plain form means for the picture.
+
+    Args:
+        warning: libjpeg's first warning.
+        data: The file in plain form.
+
+    Returns:
+        The damage in words, or None when the warning is of no harm.
+    """
+    found = _STRAY.search(warning)
+    if found is not None:
+        # A decoder that lost its place ends with data left over; cameras pad with one value.
+        count = int(found[1])
+        end = read_scans(data).end_of_data
+        left = data[max(0, end - count) : end]
+        if len(set(left)) <= 1:
+            return None
+        return f"{count} bytes of picture data are left over after the last block"
+    if any(word in warning for word in _PICTURE_WARNINGS):
+        return warning.removeprefix("Corrupt JPEG data: ")
+    return None
+
+
+_PICTURE_WARNINGS = ("Huffman", "premature end", "Premature end", "found marker", "progression")

@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -203,7 +203,7 @@ class DecodePool:
         }
         self._processes: list[_Process] = []
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "DecodePool":
         return self
 
     def __exit__(
