@@ -439,6 +439,13 @@ def test_label_free_measures_stand_in_for_the_forest():
     assert "−19.0" in text
 
 
+def test_very_many_bad_photos_are_counted_not_listed():
+    bad = tuple(BadPhoto(f"bad/{i}.jpg", "refused", "x") for i in range(1500))
+    text = page_of(sample(bad_photos=bad))
+    assert text.count("bad/") == 1000
+    assert "500 more are not listed" in text
+
+
 def test_names_that_would_become_equal_are_left_alone():
     pair = ConfusablePair("1.Wren", "2.Wren", 1.0, 1.0)
     text = Page(page_of(sample(confusable=(pair,), sheets=(), map=None))).text

@@ -26,6 +26,7 @@ from fieldmark.evaluation.report.maps import SHAPES, SIDE, draw_map
 
 _PHOTO = re.compile(r"^data:image/(webp|jpeg|png);base64,[A-Za-z0-9+/]+={0,2}$")
 _SHOWN_BAD = 12
+_LISTED_BAD = 1000
 _ICONS = {"helped": "up", "hurt": "down", "no difference shown": "flat", "not measured": "open"}
 
 
@@ -126,7 +127,8 @@ def page_of(data: ReportData) -> str:
         "map_side": SIDE,
         "shapes": SHAPES,
         "bad_first": data.bad_photos[:_SHOWN_BAD],
-        "bad_rest": data.bad_photos[_SHOWN_BAD:],
+        "bad_rest": data.bad_photos[_SHOWN_BAD:_LISTED_BAD],
+        "bad_unlisted": max(0, len(data.bad_photos) - _LISTED_BAD),
         "labels_sentence": words.labels_sentence(data.weights.how, data.weights.labels_seen)
         if data.weights
         else "",

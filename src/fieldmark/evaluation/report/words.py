@@ -175,6 +175,7 @@ ADVICE: dict[str, tuple[str, ...]] = {
     ),
 }
 
+_RANK = re.compile(r"^rank(\d+)$")
 _FRACTION = re.compile(r"^linear[@_ ]?(\d+(?:\.\d+)?)\s*%?$")
 
 
@@ -198,6 +199,12 @@ def wording(name: str, label: str, explanation: str, fraction: float | None) -> 
         known = Wording(
             f"Linear, {100 * fraction:g} %",
             f"The same classifier, given the labels of only {100 * fraction:g} % of train photos.",
+        )
+    if name not in MEASURES and (rank := _RANK.match(name)):
+        known = Wording(
+            f"Rank-{rank[1]}",
+            "Share of test photos with at least one photo of the same class among the "
+            f"{rank[1]} nearest.",
         )
     return Wording(label or known.label, explanation or known.explanation)
 
