@@ -244,14 +244,6 @@ def _save(
     storage.sync_folder(run.path)
 
 
-HEALTH_NAMES = {
-    "feature_spread": "spread",
-    "start_neighbours": "neighbour_agreement",
-    "feature_distance": "distance",
-}
-"""The loop's names of what the report calls otherwise."""
-
-
 def _report(
     run: RunFolder,
     recipe: Recipe,
@@ -362,7 +354,7 @@ def _health(fitted: FitResult | None) -> tuple[dict[str, float | None], ...]:
         return ()
     skipped = {"kind", "step"}
     return tuple(
-        {HEALTH_NAMES.get(key, key): value for key, value in look.items() if key not in skipped}
+        {key: value for key, value in look.items() if key not in skipped}
         for look in fitted.health
     )
 

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int
@@ -19,6 +19,7 @@ _log = logging.getLogger("fieldmark")
 Say = Callable[[str], None]
 
 
+@runtime_checkable
 class ShowProgress(Protocol):
     """Told that ``done`` of ``total`` of something are finished."""
 

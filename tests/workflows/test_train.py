@@ -1,0 +1,180 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from fieldmark.data.catalog import Catalog
+from fieldmark.data.splits import match_split
+from fieldmark.encoder import Encoder
+from fieldmark.errors import CatalogError, ConfigError, OutputError
+from fieldmark.evaluation.compare import Verdict
+from fieldmark.training.log import read_metrics
+from fieldmark.workflows import judgement, photos
+from fieldmark.workflows.recipe import load_recipe
+from fieldmark.workflows.train import read_result, train
+
+SETS = ("train.epochs=1", "health.photos=16", "train.tensorboard=false")
+
+
+@pytest.fixture(scope="module")
+def finished(sample, tmp_path_factory):
+    run = tmp_path_factory.mktemp("runs") / "run"
+    result = train(sample.photos, run, load_recipe("smoke", SETS), probe=sample.probe)
+    return run, result
+
+
+def test_the_result_keeps_the_contract_of_json(finished):
+    run, result = finished
+    assert result["verdict"] in {"helped", "hurt", "no difference shown"}
+    for side in ("start", "trained"):
+        for measure in ("rank1", "rank5", "map", "linear"):
+            assert 0 <= result[side][measure] <= 100
+    for measure in ("rank1", "map"):
+        low, high = result["interval"][measure]
+        assert low <= result["gain"][measure] <= high
+        difference = result["trained"][measure] - result["start"][measure]
+        assert result["gain"][measure] == pytest.approx(difference)
+    assert json.loads(json.dumps(result, allow_nan=False)) == read_result(run)
+
+
+def test_every_encoder_is_kept_and_the_shipped_one_is_what_the_verdict_says(finished, sample):
+    run, result = finished
+    files = sorted(sample.photos.rglob("*.*"))[:3]
+    embedded = {}
+    for who in ("start", "student", "teacher"):
+        embedded[who] = Encoder.load(run / "encoders" / who, device="cpu").embed(files)
+    shipped = Encoder.load(run, device="cpu")
+    expected = "teacher" if result["shipped"] == "trained" else "start"
+    np.testing.assert_array_equal(shipped.embed(files), embedded[expected])
+    assert not np.allclose(embedded["start"], embedded["student"])
+    assert str(sample.photos) not in (run / "encoder" / "encoder.json").read_text()
+
+
+def test_the_same_command_again_trains_nothing_and_says_the_same(finished, sample):
+    run, result = finished
+    log = (run / "metrics.jsonl").read_bytes()
+    said = []
+    again = train(
+        sample.photos, run, load_recipe("smoke", SETS), probe=sample.probe, say=said.append
+    )
+    assert again["start"] == result["start"]
+    assert again["trained"] == result["trained"]
+    assert (run / "metrics.jsonl").read_bytes() == log
+    assert any("already" in text for text in said)
+
+
+def test_other_settings_in_the_same_folder_are_refused_by_name(finished, sample):
+    run, _ = finished
+    recipe = load_recipe("smoke", (*SETS, "method.temperature=0.3"))
+    with pytest.raises(OutputError, match=r"method\.temperature was 0\.2 and is now 0\.3"):
+        train(sample.photos, run, recipe, probe=sample.probe)
+
+
+def test_a_folder_with_other_things_is_left_alone(sample, tmp_path):
+    (tmp_path / "thesis.doc").write_text("precious")
+    with pytest.raises(OutputError, match="not empty"):
+        train(sample.photos, tmp_path, load_recipe("smoke", SETS))
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.doc"]
+
+
+def test_test_photos_are_never_trained_on_unless_asked(sample, tmp_path):
+    recipe = load_recipe("smoke")
+    split = match_split(Catalog.open(sample.photos), sample.probe)
+    data = photos.prepare(sample.photos, recipe, tmp_path, probe=sample.probe)
+    assert not set(data.train_rows) & set(split.test_rows)
+    assert set(data.train_rows) == set(split.train_rows)
+    data = photos.prepare(sample.photos, recipe, tmp_path, probe=sample.probe, transductive=True)
+    assert set(split.test_rows) <= set(data.train_rows)
+
+
+def test_without_labels_the_verdict_is_not_measured_and_the_start_ships(sample, tmp_path):
+    result = train(sample.photos, tmp_path / "run", load_recipe("smoke", SETS))
+    assert result["verdict"] == "not measured"
+    assert result["shipped"] == "start"
+    assert result["start"] == {"rank1": None, "rank5": None, "map": None, "linear": None}
+    assert 0 <= result["label_free"]["trained"]["view_recall"] <= 100
+    assert "not measured" in (tmp_path / "run" / "report.html").read_text().lower()
+
+
+def test_folders_named_train_and_test_turn_the_verdict_on(sample, tmp_path):
+    for row in Catalog.open(sample.photos).rows:
+        half = "test" if row.row % 4 == 0 else "train"
+        target = tmp_path / "photos" / half / row.path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(sample.photos / row.path, target)
+    data = photos.prepare(tmp_path / "photos", load_recipe("smoke"), tmp_path / "store")
+    assert data.split is not None
+    assert len(data.split.test_rows) == 16
+    assert not set(data.train_rows) & set(data.split.test_rows)
+
+
+def test_recipe_start_trains_nothing_and_compares_with_the_plain_network(sample, tmp_path):
+    recipe = load_recipe(
+        "start", ("size=32", "backbone.name=test_resnet", "backbone.weights=random", "post.whiten_dim=8")
+    )
+    result = train(sample.photos, tmp_path / "run", recipe, probe=sample.probe)
+    assert result["shipped"] == "start"
+    assert result["sentence"].startswith("Nothing was trained")
+    assert result["grid"]["map"]["trained"]["post"] == result["trained"]["map"]
+    assert result["grid"]["map"]["start"]["plain"] == result["start"]["map"]
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    assert Encoder.load(tmp_path / "run").dim == 8
+
+
+@pytest.mark.parametrize(
+    ("ship", "verdict", "shipped"),
+    [
+        ("best", "helped", "trained"),
+        ("best", "no difference shown", "start"),
+        ("best", "hurt", "start"),
+        ("best", "not measured", "start"),
+        ("trained", "hurt", "trained"),
+        ("start", "helped", "start"),
+    ],
+)
+def test_what_ships(ship, verdict, shipped):
+    recipe = load_recipe("smoke", (f"ship={ship}",))
+    assert judgement._choose(recipe, Verdict(verdict, ""), True) == shipped
+
+
+def test_more_epochs_go_on_from_the_end(sample, tmp_path):
+    run = tmp_path / "run"
+    train(sample.photos, run, load_recipe("smoke", SETS), probe=sample.probe)
+    steps = len(read_metrics(run, "train"))
+    said = []
+    more = load_recipe("smoke", (*SETS, "train.epochs=2"))
+    train(sample.photos, run, more, probe=sample.probe, say=said.append)
+    assert len(read_metrics(run, "train")) == 2 * steps
+    assert any("epochs changed from 1 to 2" in text for text in said)
+
+
+def test_every_shipped_recipe_reads(subtests=None):
+    from fieldmark.workflows.recipe import available
+
+    for name in available():
+        recipe = load_recipe(name)
+        assert recipe.name == name
+        if recipe.trains:
+            assert recipe.multi_view().count >= 2
+
+
+def test_recipe_errors_name_the_closest_valid_key():
+    with pytest.raises(ConfigError, match=r"did you mean 'temperature'"):
+        load_recipe("smoke", ("method.temprature=0.1",))
+    with pytest.raises(ConfigError, match=r"did you mean 'mocov2'"):
+        load_recipe("moco2")
+    with pytest.raises(ConfigError, match=r"did you mean 'mocov2'"):
+        load_recipe("smoke", ("method.name=mocov",))
+
+
+def test_views_can_be_overridden_by_a_recipe():
+    views = load_recipe("smoke", ("views.override.scale=[0.5, 1.0]", "views.preset=plumage")).multi_view()
+    assert all(spec.scale == (0.5, 1.0) for spec in views.specs)
+    assert all(spec.hue == 0 for spec in views.specs)
+
+
+def test_an_empty_folder_is_refused(tmp_path):
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(CatalogError, match="photos"):
+        train(tmp_path / "photos", tmp_path / "run", load_recipe("smoke", SETS))
