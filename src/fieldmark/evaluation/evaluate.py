@@ -272,7 +272,7 @@ def compare(
         samples=config.bootstrap_samples,
         seed=config.seed,
     )
-    gains = {name: interval.scaled(100) for name, interval in raw.items()}
+    gains = {name: interval.scaled(100.0) for name, interval in raw.items()}
     queried = ~np.isnan(start.per_query["rank1"])
     verdict = judge(
         start.measures,

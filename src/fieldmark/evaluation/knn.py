@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from fieldmark.errors import InputError
 from fieldmark.evaluation.retrieval import Matrix, score_blocks, unit_rows
@@ -11,7 +11,7 @@ from fieldmark.evaluation.retrieval import Matrix, score_blocks, unit_rows
 def weighted_knn(
     train: Matrix,
     train_labels: Int[np.ndarray, " N"],
-    test: Matrix,
+    test: Float[np.ndarray, "Q D"] | Float[torch.Tensor, "Q D"],
     *,
     classes: int,
     k: int = 200,
@@ -55,7 +55,7 @@ def weighted_knn(
     k = min(k, len(memory))
     predicted = np.empty(len(queries), np.int64)
     for start, block in score_blocks(queries, memory, chunk_bytes):
-        near = _nearest(torch.from_numpy(block), k)
+        near = nearest_columns(torch.from_numpy(block), k)
         scores = np.take_along_axis(block, near, axis=1).astype(np.float64)
         # The largest weight is 1, so that a small temperature cannot overflow.
         weights = np.exp((scores - scores.max(axis=1, keepdims=True)) / temperature)
@@ -65,7 +65,7 @@ def weighted_knn(
     return predicted
 
 
-def _nearest(scores: torch.Tensor, k: int) -> np.ndarray:
+def nearest_columns(scores: Float[torch.Tensor, "B G"], k: int) -> Int[np.ndarray, "B K"]:
     """Columns of the k largest of each row, largest first, ties by column."""
     values, columns = torch.topk(scores, k, dim=1)
     near = columns.numpy()
