@@ -59,10 +59,10 @@ class _Pose:
     """Where the bird is and how it holds itself; frames are in bird coordinates."""
 
     def __init__(self, dice: Dice) -> None:
-        self.scale = dice.middle("scale", 0.42, 0.56)
+        self.scale = dice.middle("scale", 0.45, 0.58)
         self.side = np.where(dice.coin("side"), 1.0, -1.0)
-        self.x = dice.between("at x", -0.16, 0.16)
-        self.y = dice.between("at y", -0.16, 0.12)
+        self.x = dice.between("at x", -0.13, 0.13)
+        self.y = dice.between("at y", -0.16, 0.08)
         self.plump = dice.between("plump", 0.68, 0.84)
         tilt = dice.middle("tilt", -0.05, 0.75)
         origin = np.zeros(dice.count)
@@ -227,10 +227,10 @@ def _crown(brush: _Brush, colours: _Colours, x: Array, y: Array, head: Array) ->
     count = len(x)
     crest = Frame(np.full(count, -0.1), np.full(count, 0.45), np.full(count, 2.24))
     mark = brush.form(3, (
-        both(head, 0.335 - (y + 0.1 * x)),
+        both(head, 0.345 - (y + 0.1 * x)),
         capsule(*crest.on(x, y), 0.46, 0.17, 0.01),
-        both(head, ellipse(x + 0.46, y - 0.16, 0.24, 0.36)),
-        both(head, ellipse(x - 0.42, y - 0.34, 0.26, 0.28)),
+        both(head, ellipse(x + 0.46, y - 0.16, 0.22, 0.33)),
+        both(head, ellipse(x - 0.40, y - 0.33, 0.27, 0.31)),
     ))  # fmt: skip
     lay(brush.canvas, colours.dark, mark)
     return mark
@@ -240,7 +240,7 @@ def _bill(brush: _Brush, colours: _Colours, x: Array, y: Array) -> Array:
     u, v = x - 0.46, y + 0.03
     bend = 0.55 * u * u
     mark = brush.form(2, (
-        capsule(u, v, 0.36, 0.205, 0.02),
+        capsule(u, v, 0.33, 0.195, 0.02),
         capsule(u, v, 0.72, 0.115, 0.02),
         capsule(u, v + bend, 0.66, 0.12, 0.02),
         capsule(u, v - bend, 0.66, 0.12, 0.02),
@@ -256,8 +256,8 @@ def _eye(brush: _Brush, colours: _Colours, x: Array, y: Array, head: Array) -> A
     mark = brush.form(1, (
         both(head, band(away, 0.175, 0.062)),
         both(head, band(v + 0.04 * u, 0, 0.068), band(u, -0.2, 0.5)),
-        both(head, band(v + 0.12 * u * u, 0.2, 0.066), band(u, -0.1, 0.48)),
-        both(head, ellipse(u + 0.02, v + 0.29, 0.2, 0.135)),
+        both(head, band(v + 0.12 * u * u, 0.21, 0.074), band(u, -0.1, 0.48)),
+        both(head, ellipse(u + 0.02, v + 0.29, 0.225, 0.165)),
     ))  # fmt: skip
     lay(brush.canvas, colours.pale, mark)
     count = len(x)
@@ -280,8 +280,8 @@ def _wing(brush: _Brush, colours: _Colours, u: Array, v: Array, body: Array) -> 
     mark = wing * brush.form(0, (
         band(aslant, 0.42, 0.13),
         np.minimum(band(aslant, 0.24, 0.062), band(aslant, 0.58, 0.078)),
-        circle(u, v - 0.03, 0.245),
-        0.72 - aslant,
+        circle(u, v - 0.03, 0.212),
+        0.645 - aslant,
     ))  # fmt: skip
     lay(brush.canvas, colours.pale, mark)
     return wing, mark

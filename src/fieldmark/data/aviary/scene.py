@@ -130,8 +130,8 @@ def leaves_in_front(dice: Dice, picture: Picture) -> list[tuple[Array, Array]]:
     for i in range(2):
         u, v = _anywhere(dice, f"near {i}").on(picture.x, picture.y)
         length = grid(dice.between(f"near length {i}", 0.4, 0.7))
-        width = grid(dice.between(f"near width {i}", 0.09, 0.15))
-        there = grid(dice.coin(f"near? {i}", 0.35))
+        width = grid(dice.between(f"near width {i}", 0.1, 0.17))
+        there = grid(dice.coin(f"near? {i}", 0.4))
         vein = 1 + 0.35 * np.clip(1 - np.abs(v) / 0.03, 0, 1) - 0.6 * np.clip(v, -0.2, 0.2)
         colour = grid(dice.colour(f"near {i}", _LEAVES, 0.06)) * vein[:, None]
         leaves.append((colour, there * cover(leaf(u, v, length, width), picture.pixel * 1.5)))
