@@ -224,7 +224,7 @@ def evaluate_encoder(
 def _fraction(
     train: Matrix,
     train_labels: npt.NDArray[np.integer],
-    test: Matrix,
+    test: Float[np.ndarray, "Q D"],
     test_labels: npt.NDArray[np.int64],
     classes: int,
     fraction: float,
