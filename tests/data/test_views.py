@@ -8,7 +8,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F  # noqa: N812
 
 from fieldmark import rng
-from fieldmark.data.resample import blur_radius
+from fieldmark.data.resample import Axis, _gather, blur_radius, index_on_host
 from fieldmark.data.sampling import draw_views
 from fieldmark.data.views import (
     BatchSource,
@@ -276,3 +276,27 @@ def test_whole_views_equal_torchvision_on_mild_photos():
         error = (render(store, rows, draws, spec, device=CPU, dtype=dtype).float() - expected).abs()
         assert error.mean() <= mean
         assert error.max() <= largest
+
+
+def test_pixels_on_a_device_are_gathered_alike(store):
+    rows = np.array([3, 0, 7, 0])
+    y = Axis(np.zeros(4), np.ones(4), np.array([5, 0, 20, 159]), np.array([92, 160, 100, 1]))
+    x = Axis(np.zeros(4), np.ones(4), np.array([0, 30, 73, 0]), np.array([300, 20, 100, 160]))
+    host = index_on_host(store)
+    device = host._replace(data=torch.from_numpy(host.data))
+    a, b = (_gather(pixels, rows, y, x, 160, 304, CPU, torch.float32) for pixels in (host, device))
+    for index in range(4):
+        h, w = y.length[index], x.length[index]
+        assert torch.equal(a[index, :h, :, :w], b[index, :h, :, :w])
+        assert a[index, :h, :, :w].min() >= -128
+    photo = torch.from_numpy(store.photo(0)[159:, :160].transpose(0, 2, 1).copy())
+    assert torch.equal(b[3, :1, :, :160], photo.float() - 128)
+
+
+def test_extreme_photos_give_finite_views():
+    extremes = [(1, 1), (2, 3000), (3000, 2), (700, 900), (8, 8)]
+    store = photos.ArrayPhotos([np.full((h, w, 3), 200, np.uint8) for h, w in extremes])
+    rows = np.arange(5)
+    (view,) = ViewMaker(store, MultiView(specs=(ViewSpec(size=16, **PLAIN),)), seed=0).make(rows, 0)
+    for images in (view.images, center_views(store, rows, 16).images):
+        torch.testing.assert_close(images, torch.full_like(images, 200 / 255))

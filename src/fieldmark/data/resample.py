@@ -20,7 +20,7 @@ from torch import Tensor
 
 # Chunks of windows: near the size of the second-level cache on a CPU, few launches on a GPU.
 _CPU_BYTES = 1 << 20
-_GPU_BYTES = 1 << 29
+_GPU_BYTES = 1 << 27
 _BYTES_PER_VALUE = 2
 
 
@@ -39,6 +39,22 @@ class Photos(Protocol):
     @property
     def offsets(self) -> Any:
         """Where each row's H × W × 3 pixels start in ``data``, int64 [N]."""
+
+
+class Pixels(NamedTuple):
+    """A photo store with its index where slicing is cheap: in host memory, as plain arrays."""
+
+    shapes: Int[np.ndarray, "N 2"]
+    data: Any
+    offsets: Int[np.ndarray, " N"]
+
+
+def index_on_host(store: Photos) -> Pixels:
+    """Bring a store's index to the host once, so that no batch waits for the device."""
+    on_device = isinstance(store.data, Tensor) and store.data.device.type != "cpu"
+    # Slicing a memmap object costs ten times as much as a plain array.
+    data = store.data if on_device else np.asarray(store.data)
+    return Pixels(_host(store.shapes), data, _host(store.offsets))
 
 
 class Axis(NamedTuple):
@@ -164,10 +180,11 @@ def resample(
     Yields:
         Which of ``rows`` the chunk holds, and their pixels on the scale −128 … 127.
     """
+    pixels = index_on_host(store)
     for chunk in _chunks(geometry, device):
         y, x = (Axis(*(part[chunk] for part in axis)) for axis in (geometry.y, geometry.x))
         high, wide = _padded(int(y.length.max())), _padded(int(x.length.max()))
-        window = _gather(store, rows[chunk], y, x, high, wide, device, dtype)
+        window = _gather(pixels, rows[chunk], y, x, high, wide, device, dtype)
         numbers = np.stack([np.stack(pair, 1) for pair in zip(y, x)]).astype(np.float32)
         first, step, _, length = torch.from_numpy(numbers).to(device)
         maps = triangle_matrices(
@@ -218,7 +235,7 @@ def _chunks(geometry: Geometry, device: torch.device) -> Iterator[Int[np.ndarray
 
 
 def _gather(
-    store: Photos,
+    store: Pixels,
     rows: Int[np.ndarray, " b"],
     y: Axis,
     x: Axis,
@@ -228,7 +245,7 @@ def _gather(
     dtype: torch.dtype,
 ) -> Float[Tensor, "b high 3 wide"]:
     """Centred pixels of each window; what lies beyond a window is arbitrary but finite."""
-    if isinstance(store.data, Tensor) and store.data.device.type != "cpu":
+    if isinstance(store.data, Tensor):
         pixels = _gather_on_device(store, rows, y, x, high, wide).to(device)
     else:
         pixels = torch.from_numpy(_gather_on_host(store, rows, y, x, high, wide)).to(device)
@@ -237,27 +254,23 @@ def _gather(
 
 
 def _gather_on_host(
-    store: Photos, rows: Int[np.ndarray, " b"], y: Axis, x: Axis, high: int, wide: int
+    store: Pixels, rows: Int[np.ndarray, " b"], y: Axis, x: Axis, high: int, wide: int
 ) -> UInt8[np.ndarray, "b high 3 wide"]:
-    # A plain ndarray: slicing a memmap object costs ten times as much.
-    data, shapes = np.asarray(store.data), np.asarray(store.shapes)
-    offsets = np.asarray(store.offsets)
     windows = np.empty((len(rows), high, 3, wide), np.uint8)
     for window, row, top, h, left, w in zip(windows, rows, y.start, y.length, x.start, x.length):
-        height, width = shapes[row]
-        begin = int(offsets[row])
-        photo = data[begin : begin + int(height) * int(width) * 3].reshape(height, width, 3)
+        height, width = store.shapes[row]
+        begin = int(store.offsets[row])
+        photo = store.data[begin : begin + int(height) * int(width) * 3].reshape(height, width, 3)
         window[:h, :, :w] = photo[top : top + h, left : left + w].transpose(0, 2, 1)
     return windows
 
 
 def _gather_on_device(
-    store: Photos, rows: Int[np.ndarray, " b"], y: Axis, x: Axis, high: int, wide: int
+    store: Pixels, rows: Int[np.ndarray, " b"], y: Axis, x: Axis, high: int, wide: int
 ) -> UInt8[Tensor, "b high 3 wide"]:
     device = store.data.device
-    shapes, offsets = _host(store.shapes), _host(store.offsets)
-    width = shapes[rows, 1].astype(np.int64)
-    numbers = np.stack([offsets[rows], width, y.start, y.length - 1, x.start, x.length - 1])
+    width = store.shapes[rows, 1].astype(np.int64)
+    numbers = np.stack([store.offsets[rows], width, y.start, y.length - 1, x.start, x.length - 1])
     begin, width_t, top, last_y, left, last_x = torch.from_numpy(numbers.astype(np.int64)).to(
         device
     )

@@ -11,8 +11,10 @@ from fieldmark.data.resample import (
     Axis,
     Geometry,
     Photos,
+    Pixels,
     blur_radius,
     fast_bfloat16,
+    index_on_host,
     resample,
     whole_crop,
 )
@@ -59,7 +61,7 @@ class ViewMaker:
         dtype: torch.dtype = torch.float32,
         guide: Guide | None = None,
     ) -> None:
-        self.store = store
+        self.store = index_on_host(store)
         self.multi_view = multi_view
         self.seed = seed
         self.device = torch.device(device)
@@ -174,6 +176,7 @@ def center_views(
     if size < 1:
         raise ValueError(f"size must be at least 1 pixel, got {size}")
     device = torch.device(device)
+    store = index_on_host(store)
     shapes = _shapes(store, rows)
     short = round(size / crop)
     # As torchvision: the long side is rounded down, the centre to the nearest pixel.
@@ -297,9 +300,8 @@ def _product_type(device: torch.device, dtype: torch.dtype) -> torch.dtype:
     return dtype
 
 
-def _shapes(store: Photos, rows: Int[np.ndarray, " B"]) -> Int[np.ndarray, "B 2"]:
+def _shapes(store: Pixels, rows: Int[np.ndarray, " B"]) -> Int[np.ndarray, "B 2"]:
     shapes = store.shapes
-    shapes = shapes.cpu().numpy() if isinstance(shapes, Tensor) else np.asarray(shapes)
     outside = (rows < 0) | (rows >= len(shapes))
     if outside.any():
         raise InputError(

@@ -211,7 +211,7 @@ def _caption(draws: Draws, row: int) -> list[str]:
         words.append(f"blur {draws.sigma[row]:.1f} px")
     for name, factor in (("light", brightness), ("contrast", contrast), ("colour", saturation)):
         if abs(factor - 1) > 0.005 and not (name == "colour" and draws.colour.gray[row]):
-            words.append(f"{name} {100 * (factor - 1):+.0f} %")
+            words.append(f"{name} {100 * (factor - 1):+.0f}%")
     if draws.colour.gray[row]:
         words.append("gray")
     elif abs(hue) > 0.001:
