@@ -303,12 +303,12 @@ def test_random_damage_gives_a_photo_or_a_code(kind: str) -> None:
         broken = bytearray(data)
         for at in random.integers(0, len(data), 5):
             broken[at] = int(random.integers(256))
+        found: str | None = None
         try:
-            photo = decode(bytes(broken), short_side=32)
+            assert decode(bytes(broken), short_side=32).pixels.dtype == np.uint8
         except PhotoError as error:
-            assert error.code in CODES
-        else:
-            assert photo.pixels.dtype == np.uint8
+            found = error.code
+        assert found is None or found in CODES
 
 
 def test_whatever_a_decoder_raises_becomes_a_code(monkeypatch: pytest.MonkeyPatch) -> None:

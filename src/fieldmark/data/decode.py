@@ -150,7 +150,7 @@ def decode(data: bytes, *, limits: Limits = _LIMITS, short_side: int | None = No
         raise PhotoError("too_much_memory", "decoding needs more memory than allowed") from None
     except Exception as error:
         # Decoders raise nearly anything on hostile files: ValueError, SyntaxError, struct.error, …
-        text = " ".join(str(error).split())[:200]
+        text = " ".join(str(error).partition(" <_io.")[0].split())[:200]
         raise PhotoError(
             "broken", f"{kind} cannot be decoded: {text or type(error).__name__}"
         ) from None
@@ -309,7 +309,8 @@ def _decode_odd_jpeg(
 def _decode_other(data: bytes, kind: str, limits: Limits, short_side: int | None) -> Photo:
     if kind == "GIF" and len(data) >= 10:
         # Pillow looks for the first frame before it looks at the size.
-        _check_pixels(*struct.unpack_from("<HH", data, 6)[::-1], limits)
+        width, height = struct.unpack_from("<HH", data, 6)
+        _check_pixels(height, width, limits)
     damage, notes = _check_png(data) if kind == "PNG" else (None, ())
     pixels, exif, more = _pillow_pixels(data, kind, limits)
     return _finish(

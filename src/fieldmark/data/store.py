@@ -239,7 +239,8 @@ class PhotoStore:
             folder: Where stores are kept; one for each short side.
             short_side: Pixels of the short side; photos that are smaller stay as they are.
             include_damaged: Make damaged photos usable.
-            workers: Processes; by default one per processor.
+            workers: Processes; by default one per processor; 0 as in
+                :class:`fieldmark.data.sandbox.DecodePool`.
             progress: Called with photos done and photos in all, at most a few times a second.
             rows: Catalog rows to store; by default all.
             limits: What a photo may cost.
