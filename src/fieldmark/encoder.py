@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -51,6 +51,8 @@ class Embedded(NamedTuple):
     """Unit vector; None when the photo could not be read."""
     problem: PhotoError | None
     """Why not, or what is damaged."""
+    content_hash: str | None = None
+    """SHA-256 of the file's bytes, where there is a file."""
 
 
 class Encoder:
@@ -221,13 +223,20 @@ class Encoder:
         *,
         batch_size: int = 64,
         workers: int | None = None,
+        rows: Sequence[int] | None = None,
     ) -> Iterator[Embedded]:
         """Like :meth:`embed`, one photo after another; bad photos are reported, not raised.
 
         Memory holds a few batches, whatever the number of photos.
+
+        Args:
+            photos: As for :meth:`embed`.
+            batch_size: Photos per forward pass.
+            workers: Decoding threads; by default one per processor.
+            rows: Only these rows of a catalog, in this order.
         """
         threads = max(1, workers or runtime.processor_count())
-        numbered = enumerate(_sources(photos))
+        numbered = enumerate(_sources(photos, rows))
         with ThreadPoolExecutor(threads, thread_name_prefix="fieldmark-decode") as pool:
             batches = iter(lambda: list(islice(numbered, batch_size)), [])
             waiting = [pool.map(self._look, batch) for batch in islice(batches, 2)]
@@ -255,7 +264,7 @@ class Encoder:
         embeddings = iter(self.encode(stack(good)).cpu().numpy() if good else ())
         for look in looks:
             vector = None if look.image is None else next(embeddings)
-            yield Embedded(look.position, vector, look.problem)
+            yield Embedded(look.position, vector, look.problem, look.content_hash)
 
     def encode(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B E"]:
         """Embed images that are ready: square, of the encoder's size, in [0, 1]."""
@@ -318,6 +327,7 @@ class Look(NamedTuple):
     position: int
     image: "npt.NDArray[np.uint8] | Tensor | None"
     problem: PhotoError | None
+    content_hash: str | None = None
 
 
 class Source(NamedTuple):
@@ -336,14 +346,14 @@ class Source(NamedTuple):
 _TABLES = {".csv", ".tsv", ".jsonl", ".parquet", ".tar"}
 
 
-def _sources(photos: Any) -> Iterator[Source]:
+def _sources(photos: Any, rows: Sequence[int] | None = None) -> Iterator[Source]:
     if isinstance(photos, (str, Path)):
         path = Path(photos)
         many = path.is_dir() or path.suffix.lower() in _TABLES
         photos = Catalog.open(path) if many else [path]
     if isinstance(photos, Catalog):
-        for row in range(len(photos)):
-            yield Source(row, photos)
+        for row in range(len(photos)) if rows is None else rows:
+            yield Source(int(row), photos)
         return
     single = isinstance(photos, (bytes, Image.Image)) or (
         isinstance(photos, (np.ndarray, Tensor)) and photos.ndim == 3
@@ -355,8 +365,6 @@ def _sources(photos: Any) -> Iterator[Source]:
 def _prepare(
     photo: Any, size: int, crop: float
 ) -> "tuple[npt.NDArray[np.uint8] | Tensor, PhotoError | None]":
-    if isinstance(photo, (str, Path)):
-        photo = _read(Path(photo))
     if isinstance(photo, bytes):
         decoded = decode(photo, short_side=short_side(size, crop))
         damage = None
