@@ -73,8 +73,16 @@ def _fit(
     strength: float,
     max_steps: int,
 ) -> tuple[Float[np.ndarray, "C D"], Float[np.ndarray, " C"]]:
-    dim = x.shape[1]
     rows = torch.arange(len(x))
+    # The free bias absorbs the mean, so centring leaves the solution as it is and spares steps
+    # where features share a large mean, as after a ReLU.
+    mean = x.double().mean(dim=0)
+    # The penalty keeps weights in the span of the photos: fewer photos than dimensions, less work.
+    basis = torch.linalg.qr((x.double() - mean).T)[0] if len(x) < x.shape[1] else None
+    x = x - mean.float()
+    if basis is not None:
+        x = x @ basis.float()
+    dim = x.shape[1]
     # The optimiser sees the mean loss, whose gradient does not grow with the number of photos.
     scale = 1.0 / (strength * len(x))
 
@@ -99,8 +107,10 @@ def _fit(
         method="L-BFGS-B",
         options={"maxiter": max_steps, "ftol": 1e-7, "gtol": 1e-6, "maxcor": 10},
     )
-    solution = found.x.astype(np.float32).reshape(classes, dim + 1)
-    return solution[:, :dim], solution[:, dim]
+    solution = found.x.reshape(classes, dim + 1)
+    weight = solution[:, :dim] if basis is None else solution[:, :dim] @ basis.numpy().T
+    bias = solution[:, dim] - weight @ mean.numpy()
+    return weight.astype(np.float32), bias.astype(np.float32)
 
 
 def sgd_probe(
