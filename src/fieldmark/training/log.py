@@ -113,7 +113,7 @@ class MetricsLog:
         """Bytes of ``metrics.jsonl``."""
         return self._file.tell() if self._file else 0
 
-    def write(self, step: int, epoch: float, values: dict[str, float], kind: str = "train") -> None:
+    def write(self, step: int, epoch: float, values: dict[str, Any], kind: str = "train") -> None:
         """Add one line of numbers."""
         if self._file is None:
             return
@@ -128,7 +128,7 @@ class MetricsLog:
         if self._wandb is not None:
             self._wandb.log({f"{kind}/{name}": v for name, v in values.items()}, step=step)
 
-    def time(self, values: dict[str, float]) -> None:
+    def time(self, values: dict[str, Any]) -> None:
         """Add one line of wall-clock times."""
         if self._timing is not None:
             with storage.storage_errors(Path(self._timing.name)):

@@ -461,6 +461,8 @@ class _Run:
         return f"The last checkpoint is {newest[0]}." if newest else "No checkpoint was made yet."
 
     def _save_due(self, step: int) -> bool:
+        if self.config.checkpoint_seconds == 0:
+            return True
         since = time.monotonic() - self.saved_at
         # Never more than a twentieth of the time.
         least = max(self.config.checkpoint_seconds, 20 * self.save_seconds)
