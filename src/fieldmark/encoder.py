@@ -250,14 +250,18 @@ class Encoder:
         index, source = numbered
         size, crop = self.size, self.spec.crop
         photo = source.photo
+        digest = None
         try:
             if source.catalog is not None:
                 photo = source.catalog.read(int(photo))  # type: ignore[arg-type]
-            return Look(index, *_prepare(photo, size, crop))
+            elif isinstance(photo, (str, Path)):
+                photo = _read(Path(photo))
+            if isinstance(photo, bytes):
+                digest = hashlib.sha256(photo).hexdigest()
+            return Look(index, *_prepare(photo, size, crop), digest)
         except PhotoError as error:
-            return Look(
-                index, None, PhotoError(error.code, f"{source.name(index)}: {error.detail}")
-            )
+            problem = PhotoError(error.code, f"{source.name(index)}: {error.detail}")
+            return Look(index, None, problem, digest)
 
     def _finish(self, looks: "list[Look]") -> Iterator[Embedded]:
         good = [look.image for look in looks if look.image is not None]
