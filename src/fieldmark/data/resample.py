@@ -22,6 +22,7 @@ from torch import Tensor
 _CPU_BYTES = 1 << 20
 _GPU_BYTES = 1 << 27
 _BYTES_PER_VALUE = 2
+_SIDE_STEP = 32
 
 
 @runtime_checkable
@@ -102,45 +103,44 @@ def fast_bfloat16() -> bool:
 
 
 def triangle_matrices(
-    first: Float[Tensor, "B 2"],
-    step: Float[Tensor, "B 2"],
-    length: Float[Tensor, "B 2"],
+    first: Float[Tensor, "2 B"],
+    step: Float[Tensor, "2 B"],
+    length: Float[Tensor, "2 B"],
     *,
     size: int,
-    padded: tuple[int, int],
+    padded: int,
     taps: int,
     flipped: Bool[Tensor, " B"],
-) -> Float[Tensor, "B size both"]:
-    """Weights of each window pixel in each view pixel, for both axes side by side.
+) -> Float[Tensor, "2 B size padded"]:
+    """Weights of each window pixel in each view pixel, along y and along x.
 
     Args:
-        first: Centre of the view's first pixel along y and x, in window pixels.
+        first: Centre of the view's first pixel, in window pixels.
         step: Distance between centres, in window pixels.
         length: Window pixels that exist.
         size: Pixels of the view.
-        padded: Columns of either axis, at least the largest length.
+        padded: Columns of each matrix, at least the largest length.
         taps: Window pixels that one view pixel can touch, at least 2·max(step, 1) + 1.
         flipped: Views to mirror left to right.
     """
-    device = first.device
-    place = torch.arange(size, device=device, dtype=first.dtype)[None, :, None]
+    place = torch.arange(size, device=first.device, dtype=first.dtype)
     # Mirroring walks the x axis backwards.
-    back = torch.stack([torch.zeros_like(flipped), flipped], 1)[:, None]
-    place = torch.where(back, size - 1 - place, place)
-    centre = torch.addcmul(first[:, None], place, step[:, None])
-    support = step.clamp(min=1)[:, None]
+    back = torch.stack([torch.zeros_like(flipped), flipped])[..., None]
+    centre = torch.addcmul(
+        first[..., None], torch.where(back, size - 1 - place, place), step[..., None]
+    )
+    support = step.clamp(min=1)[..., None]
     lowest = (centre - support + 0.5).floor_()
-    index = lowest[..., None] + torch.arange(taps, device=device, dtype=first.dtype)
+    index = lowest[..., None] + torch.arange(taps, device=first.device, dtype=first.dtype)
     weight = index - (centre - 0.5)[..., None]
     weight.abs_().div_(support[..., None]).neg_().add_(1).clamp_(min=0)
-    ends = length[:, None, :, None]
+    ends = length[..., None, None]
     weight.masked_fill_((index < 0) | (index >= ends), 0)
     weight /= weight.sum(-1, keepdim=True)
     # Taps outside the window have weight 0 and may land on any valid column.
     index.clamp_(min=0).clamp_(max=ends - 1)
-    index[:, :, 1] += padded[0]
-    matrix = torch.zeros(len(first), size, sum(padded), device=device, dtype=first.dtype)
-    return matrix.scatter_add_(2, index.flatten(2).long(), weight.flatten(2))
+    matrix = torch.zeros(*centre.shape, padded, device=first.device, dtype=first.dtype)
+    return matrix.scatter_add_(3, index.long(), weight)
 
 
 def gaussian_matrix(
@@ -181,57 +181,67 @@ def resample(
         Which of ``rows`` the chunk holds, and their pixels on the scale −128 … 127.
     """
     pixels = index_on_host(store)
-    for chunk in _chunks(geometry, device):
-        y, x = (Axis(*(part[chunk] for part in axis)) for axis in (geometry.y, geometry.x))
-        high, wide = _padded(int(y.length.max())), _padded(int(x.length.max()))
-        window = _gather(pixels, rows[chunk], y, x, high, wide, device, dtype)
-        numbers = np.stack([np.stack(pair, 1) for pair in zip(y, x)]).astype(np.float32)
+    for chunk, side, many in _chunks(geometry, device):
+        # The last chunk is filled up with repeats, see _chunks.
+        filled = np.resize(chunk, many)
+        y, x = (Axis(*(part[filled] for part in axis)) for axis in (geometry.y, geometry.x))
+        window = _gather(pixels, rows[filled], y, x, side, device, dtype)
+        numbers = np.stack([np.stack(pair) for pair in zip(y, x)]).astype(np.float32)
         first, step, _, length = torch.from_numpy(numbers).to(device)
         maps = triangle_matrices(
             first,
             step,
             length,
             size=size,
-            padded=(high, wide),
+            padded=side,
             taps=math.ceil(2 * max(1.0, float(numbers[1].max()))) + 1,
-            flipped=torch.from_numpy(geometry.flipped[chunk]).to(device),
+            flipped=torch.from_numpy(geometry.flipped[filled]).to(device),
         ).to(dtype)
         if geometry.sigma[chunk[0]] > 0:  # A chunk is blurred as a whole or not at all.
-            sigma = torch.from_numpy(geometry.sigma[chunk].astype(np.float32)).to(device)
-            maps = gaussian_matrix(sigma, size=size, radius=geometry.radius).to(dtype) @ maps
-        count = len(chunk)
+            sigma = torch.from_numpy(geometry.sigma[filled].astype(np.float32)).to(device)
+            blur = gaussian_matrix(sigma, size=size, radius=geometry.radius).to(dtype)
+            maps = torch.bmm(blur.repeat(2, 1, 1), maps.flatten(0, 1)).view(maps.shape)
         # [b, h·3, w] · [b, w, size], then [b, size, h] · [b, h, 3·size].
-        half = torch.bmm(window.view(count, high * 3, wide), maps[:, :, high:].mT)
-        full = torch.bmm(maps[:, :, :high], half.view(count, high, 3 * size))
+        half = torch.bmm(window.view(many, side * 3, side), maps[1].mT)
+        full = torch.bmm(maps[0], half.view(many, side, 3 * size))
         yield (
             chunk,
-            full.view(count, size, 3, size)
+            full.view(many, size, 3, size)[: len(chunk)]
             .transpose(1, 2)
             .to(torch.float32, memory_format=torch.contiguous_format),
         )
 
 
-def _padded(length: int) -> int:
-    # Multiples of 16 keep matrix units full.
-    return -(-length // 16) * 16
+def _chunks(
+    geometry: Geometry, device: torch.device
+) -> Iterator[tuple[Int[np.ndarray, " b"], int, int]]:
+    """Group views with windows of similar size, so that little is spent on padding.
 
+    A CPU compiles a bfloat16 product for each new shape, which takes longer than the product. So
+    windows are padded to squares of few sizes, and a size always comes in the same number.
 
-def _chunks(geometry: Geometry, device: torch.device) -> Iterator[Int[np.ndarray, " b"]]:
-    """Group views with windows of similar size, so that little is spent on padding."""
-    high, wide = geometry.y.length, geometry.x.length
-    budget = _CPU_BYTES if device.type == "cpu" else _GPU_BYTES
+    Yields:
+        Views of the chunk, side of the padded windows, and how many windows to compute.
+    """
+    longest = np.maximum(geometry.y.length, geometry.x.length)
     blurred = geometry.sigma > 0
     for group in (np.flatnonzero(~blurred), np.flatnonzero(blurred)):
-        group = group[np.argsort(np.maximum(high[group], wide[group]), kind="stable")]
+        group = group[np.argsort(-longest[group], kind="stable")]
         begin = 0
         while begin < len(group):
-            # Tall and wide windows meet in one chunk, so both maxima count.
-            left = group[begin:]
-            sizes = np.maximum.accumulate(high[left]) * np.maximum.accumulate(wide[left])
-            many = np.arange(1, len(sizes) + 1) * sizes * 3 * _BYTES_PER_VALUE > budget
-            end = begin + max(1, int(many.argmax()) if many.any() else len(many))
-            yield group[begin:end]
-            begin = end
+            side = -(-int(longest[group[begin]]) // _SIDE_STEP) * _SIDE_STEP
+            many = _how_many(side, device)
+            chunk = group[begin : begin + many]
+            while many >= 2 * len(chunk):
+                many //= 2
+            yield chunk, side, many
+            begin += many
+
+
+def _how_many(side: int, device: torch.device) -> int:
+    budget = _CPU_BYTES if device.type == "cpu" else _GPU_BYTES
+    fits = max(1, budget // (side * side * 3 * _BYTES_PER_VALUE))
+    return 1 << min(fits.bit_length() - 1, 5 if device.type == "cpu" else 9)
 
 
 def _gather(
@@ -239,24 +249,23 @@ def _gather(
     rows: Int[np.ndarray, " b"],
     y: Axis,
     x: Axis,
-    high: int,
-    wide: int,
+    side: int,
     device: torch.device,
     dtype: torch.dtype,
-) -> Float[Tensor, "b high 3 wide"]:
+) -> Float[Tensor, "b side 3 side"]:
     """Centred pixels of each window; what lies beyond a window is arbitrary but finite."""
     if isinstance(store.data, Tensor):
-        pixels = _gather_on_device(store, rows, y, x, high, wide).to(device)
+        pixels = _gather_on_device(store, rows, y, x, side).to(device)
     else:
-        pixels = torch.from_numpy(_gather_on_host(store, rows, y, x, high, wide)).to(device)
+        pixels = torch.from_numpy(_gather_on_host(store, rows, y, x, side)).to(device)
     # Flipping the top bit turns 0 … 255 into −128 … 127 before the one widening pass.
     return pixels.bitwise_xor_(128).view(torch.int8).to(dtype)
 
 
 def _gather_on_host(
-    store: Pixels, rows: Int[np.ndarray, " b"], y: Axis, x: Axis, high: int, wide: int
-) -> UInt8[np.ndarray, "b high 3 wide"]:
-    windows = np.empty((len(rows), high, 3, wide), np.uint8)
+    store: Pixels, rows: Int[np.ndarray, " b"], y: Axis, x: Axis, side: int
+) -> UInt8[np.ndarray, "b side 3 side"]:
+    windows = np.empty((len(rows), side, 3, side), np.uint8)
     for window, row, top, h, left, w in zip(windows, rows, y.start, y.length, x.start, x.length):
         height, width = store.shapes[row]
         begin = int(store.offsets[row])
@@ -266,16 +275,17 @@ def _gather_on_host(
 
 
 def _gather_on_device(
-    store: Pixels, rows: Int[np.ndarray, " b"], y: Axis, x: Axis, high: int, wide: int
-) -> UInt8[Tensor, "b high 3 wide"]:
+    store: Pixels, rows: Int[np.ndarray, " b"], y: Axis, x: Axis, side: int
+) -> UInt8[Tensor, "b side 3 side"]:
     device = store.data.device
     width = store.shapes[rows, 1].astype(np.int64)
     numbers = np.stack([store.offsets[rows], width, y.start, y.length - 1, x.start, x.length - 1])
     begin, width_t, top, last_y, left, last_x = torch.from_numpy(numbers.astype(np.int64)).to(
         device
     )
-    i = torch.minimum(torch.arange(high, device=device)[None], last_y[:, None]) + top[:, None]
-    j = torch.minimum(torch.arange(wide, device=device)[None], last_x[:, None]) + left[:, None]
+    place = torch.arange(side, device=device)[None]
+    i = torch.minimum(place, last_y[:, None]) + top[:, None]
+    j = torch.minimum(place, last_x[:, None]) + left[:, None]
     line = (begin[:, None] + i * width_t[:, None] * 3)[:, :, None, None]
     channel = torch.arange(3, device=device)[None, None, :, None]
     return store.data[line + channel + (j * 3)[:, None, None, :]]
