@@ -45,6 +45,11 @@ def test_class_folders_are_labels(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_one_folder_around_all_photos_is_no_label(tmp_path: Path) -> None:
+    put(tmp_path, "images/a.png", "images/b.png")
+    assert Catalog.open(tmp_path).labels == [None, None]
+
+
 def test_split_folders_are_splits_and_a_wrapper_says_nothing(tmp_path: Path) -> None:
     put(tmp_path, "images/train/crow/1.png", "images/test/crow/2.png", "images/valid/jay/3.png")
     rows = Catalog.open(tmp_path).rows

@@ -31,6 +31,7 @@ _THUMB = 16
 _GRAY = 32
 _LOW = 8
 _PAIRS_AT_ONCE = 2**21
+_THUMBS_AT_ONCE = 10_000
 
 
 class AuditConfig(Config):
@@ -283,23 +284,54 @@ def near_groups(
 ) -> list[list[int]]:
     """Rows that show the same picture, joined transitively; memory grows with N, not N²."""
     forest = _Forest(len(hashes))
-    for one, other in _candidates(hashes, config.hash_bits):
-        # A chain that is joined already needs no second look: blank photos would give millions.
-        fresh = forest.parent[one] != forest.parent[other]
-        one, other = one[fresh], other[fresh]
-        for part in range(0, len(one), 20_000):
-            i, j = one[part : part + 20_000], other[part : part + 20_000]
+    leaders = _join_equal(hashes, thumbs, config, forest)
+    for one, other in _candidates(hashes[leaders], config.hash_bits):
+        for part in range(0, len(one), _THUMBS_AT_ONCE):
+            i = leaders[one[part : part + _THUMBS_AT_ONCE]]
+            j = leaders[other[part : part + _THUMBS_AT_ONCE]]
+            # What is joined already needs no second look.
+            fresh = forest.parent[i] != forest.parent[j]
+            i, j = i[fresh], j[fresh]
             same = difference(thumbs[i], thumbs[j]) <= config.near_difference
             for a, b in zip(i[same], j[same], strict=True):
                 forest.join(int(a), int(b))
     return forest.groups()
 
 
+def _join_equal(
+    hashes: UInt64[np.ndarray, " N"],
+    thumbs: UInt8[np.ndarray, "N 768"],
+    config: AuditConfig,
+    forest: _Forest,
+) -> Int64[np.ndarray, " L"]:
+    """Join rows of equal hash to leaders; only leaders go on.
+
+    Blank photos and copies share one hash: comparing all their pairs would take N² time.
+    """
+    order = np.argsort(hashes, kind="stable")
+    starts = np.flatnonzero(np.diff(hashes[order], prepend=~hashes[order[:1]]))
+    leaders: list[int] = []
+    for begin, end in itertools.pairwise([*starts.tolist(), len(order)]):
+        rest = order[begin:end]
+        while len(rest):
+            leader, rest = int(rest[0]), rest[1:]
+            leaders.append(leader)
+            same = np.zeros(len(rest), bool)
+            for part in range(0, len(rest), _THUMBS_AT_ONCE):
+                rows = rest[part : part + _THUMBS_AT_ONCE]
+                gap = difference(thumbs[rows], thumbs[np.full(len(rows), leader)])
+                same[part : part + len(rows)] = gap <= config.near_difference
+            for row in rest[same]:
+                forest.join(leader, int(row))
+            rest = rest[~same]
+    return np.array(sorted(leaders), np.int64)
+
+
 def difference(
     one: UInt8[np.ndarray, "P 768"], other: UInt8[np.ndarray, "P 768"]
 ) -> Float32[np.ndarray, " P"]:
     """Root mean square difference of thumbnails in grey levels, mean colours made equal."""
-    gap = (one.astype(np.float32) - other).reshape(len(one), -1, 3)
+    gap = (one.astype(np.float32) - other).reshape(len(one), _THUMB**2, 3)
     gap -= gap.mean(axis=1, keepdims=True)
     return np.sqrt((gap**2).mean(axis=(1, 2)))
 
@@ -335,8 +367,8 @@ def burst_groups(
         one, other = order[:-step], order[step:]
         close = seconds[other] - seconds[one] <= config.burst_seconds
         one, other = one[close], other[close]
-        for part in range(0, len(one), 20_000):
-            i, j = one[part : part + 20_000], other[part : part + 20_000]
+        for part in range(0, len(one), _THUMBS_AT_ONCE):
+            i, j = one[part : part + _THUMBS_AT_ONCE], other[part : part + _THUMBS_AT_ONCE]
             alike = difference(thumbs[i], thumbs[j]) <= config.burst_difference
             for a, b in zip(i[alike], j[alike], strict=True):
                 forest.join(int(a), int(b))

@@ -432,7 +432,7 @@ def _layout(paths: list[tuple[str, ...]]) -> Iterator[tuple[str | None, str | No
     """Split and label of each path, read from the folder names."""
     # images/class/x.jpg: a folder that holds all others says nothing.
     skip = 0
-    while paths and all(len(parts) > skip + 2 for parts in paths):
+    while paths and all(len(parts) > skip + 1 for parts in paths):
         names = {parts[skip] for parts in paths}
         if len(names) > 1 or names.pop().lower() in SPLITS:
             break

@@ -95,9 +95,9 @@ def _splits(catalog: Catalog, table: Path | None) -> tuple[list[str | None], lis
 
 
 def _spread(values: Sequence[int]) -> dict[str, int]:
-    if not len(values):
+    if not values:
         return {}
-    low, middle, high = np.percentile(np.asarray(values), [0, 50, 100], method="nearest")
+    low, middle, high = np.percentile(values, [0, 50, 100], method="nearest")
     return {"smallest": int(low), "median": int(middle), "largest": int(high)}
 
 
@@ -120,8 +120,8 @@ def _summary(
         "skipped": status["skipped"],
         "bytes": found.bytes,
         "formats": found.formats,
-        "short_side": _spread(found.originals.min(axis=1) if len(found.originals) else []),
-        "long_side": _spread(found.originals.max(axis=1) if len(found.originals) else []),
+        "short_side": _spread([min(shape) for shape in found.originals.tolist()]),
+        "long_side": _spread([max(shape) for shape in found.originals.tolist()]),
         "classes": len(counts),
         "photos_per_class": _spread(list(counts.values())),
         "splits": dict(Counter(split for split in splits if split is not None)),
@@ -173,12 +173,13 @@ def _write(
     return ["check.json", *tables]
 
 
-def _size(count: float) -> str:
+def _size(count: int) -> str:
+    amount = float(count)
     for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"
+        if amount < 1000:
+            return f"{amount:.3g} {unit}"
+        amount /= 1000
+    return f"{amount:.3g} TB"
 
 
 def _plain(text: str) -> str:
