@@ -439,6 +439,18 @@ def test_label_free_measures_stand_in_for_the_forest():
     assert "−19.0" in text
 
 
+def test_deciding_measures_come_first():
+    measures = tuple(
+        Measure(name, 1.0, 2.0, 1.0, 0.5, 1.5)
+        for name in ("linear@10", "rank10", "knn", "rank1", "odd", "map")
+    )
+    text = page_of(sample(measures=measures))
+    rows = re.findall(r'<th scope="row">([^<]+?)\s*<', text[text.index('id="numbers"') :])
+    assert rows[:6] == ["mAP", "Rank-1", "Rank-10", "kNN", "Linear, 10 %", "odd"]
+    forest = re.findall(r'forest-label">([^<]+)<', text)
+    assert forest == ["mAP", "Rank-1", "kNN"]
+
+
 def test_very_many_bad_photos_are_counted_not_listed():
     bad = tuple(BadPhoto(f"bad/{i}.jpg", "refused", "x") for i in range(1500))
     text = page_of(sample(bad_photos=bad))
@@ -457,7 +469,7 @@ def test_numbers_read_well():
     assert signed(-1.25) == "−1.2"
     assert signed(0.04) == "0.0"
     assert signed(2.0) == "+2.0"
-    assert [number(value) for value in (212.4, 0.0876, 1.0, -3.1, 0.0)] == [
+    assert [number(value) for value in (212.4, 0.0876, 1.0, -3.1, -6e-8)] == [
         "212",
         "0.0876",
         "1.00",

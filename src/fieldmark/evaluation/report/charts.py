@@ -357,8 +357,10 @@ def health_curve(
 
 def number(value: float) -> str:
     """Three significant digits, never scientific for everyday sizes."""
-    if value == 0 or not math.isfinite(value):
-        return "0" if value == 0 else "–"
+    if not math.isfinite(value):
+        return "–"
+    if abs(value) < 1e-6:  # rounding noise of float32, as in one minus a cosine
+        return "0"
     digits = 2 - math.floor(math.log10(abs(value)))
     if -3 <= 2 - digits <= 6:
         return f"{value:.{max(0, min(5, digits))}f}".replace("-", "−")

@@ -27,6 +27,9 @@ from fieldmark.evaluation.report.maps import SHAPES, SIDE, draw_map
 _PHOTO = re.compile(r"^data:image/(webp|jpeg|png);base64,[A-Za-z0-9+/]+={0,2}$")
 _SHOWN_BAD = 12
 _LISTED_BAD = 1000
+_ORDER = ("map", "rank1", "rank5", "rank10", "map_at_r", "knn", "linear")
+"""The measures that decide come first; others keep the caller's order after these."""
+_TOP = ("map", "rank1", "rank5", "map_at_r", "knn", "linear")
 _ICONS = {"helped": "up", "hurt": "down", "no difference shown": "flat", "not measured": "open"}
 
 
@@ -71,7 +74,10 @@ def page_of(data: ReportData) -> str:
     before, after = (
         ("Start", "Trained") if data.kind == "train" else ("Plain start", "Post-processed")
     )
-    rows = [_measure_row(measure) for measure in data.measures]
+    rows = sorted(
+        (_measure_row(measure) for measure in data.measures),
+        key=lambda row: _ORDER.index(row["name"]) if row["name"] in _ORDER else len(_ORDER),
+    )
     forest = [row for row in rows if row["gain"] is not None and row["unit"] == "%"]
     if all(row["low"] is None for row in forest):
         forest = []
@@ -111,7 +117,7 @@ def page_of(data: ReportData) -> str:
         "headline": _headline(data),
         "advice": data.advice or words.ADVICE[data.outcome.word],
         "rows": rows,
-        "forest": forest[:6],
+        "forest": [row for row in forest if row["name"] in _TOP] or forest[:6],
         "stats": [] if forest else _stats(rows, health),
         "measured": any(row["low"] is not None for row in rows),
         "scale": scale,
