@@ -124,6 +124,4 @@ def state(module):
 def largest_difference(first, second):
     """Largest absolute difference over all tensors of two states."""
     assert first.keys() == second.keys()
-    return max(
-        float((first[name].double() - second[name].double()).abs().max()) for name in first
-    )
+    return max(float((first[name].double() - second[name].double()).abs().max()) for name in first)

@@ -1,12 +1,9 @@
 """The loop. It knows batches, a loss, an optimiser and checkpoints, and nothing of any method."""
 
-import json
 import logging
 import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
@@ -15,24 +12,23 @@ from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer
 
 from fieldmark import runtime, storage
-from fieldmark.errors import ArtifactError, ConfigError, Interrupted, OutputError
+from fieldmark.errors import ArtifactError, ConfigError
 from fieldmark.methods.method import Method
-from fieldmark.training import checkpoint, precision
+from fieldmark.training import checkpoint, continuity, precision
 from fieldmark.training.config import GuardConfig, TrainConfig
 from fieldmark.training.guard import Guard, check_finite
 from fieldmark.training.health import HealthProbe
+from fieldmark.training.interrupt import interrupted, listening
 from fieldmark.training.lock import hold_run
 from fieldmark.training.log import MetricsLog, Observer, RunPlan, StepReport, read_metrics
 from fieldmark.training.optim import build_optimizer, learning_rate, set_learning_rate
+from fieldmark.training.speed import Speed
 from fieldmark.types import Batch, LossOutput, Progress, move_batch
 
 __all__ = ["FitResult", "GuardConfig", "Source", "TrainConfig", "fit", "trial"]
 
-_RUN = "training.json"
 _CHECKPOINTS = "checkpoints"
 _log = logging.getLogger("fieldmark")
-# What may change between two calls of one run without changing what it computes.
-_FREE = {"epochs", "checkpoint_seconds", "log_every", "tensorboard", "wandb", "guard"}
 
 
 @runtime_checkable
@@ -187,7 +183,7 @@ class _Run:
         )
         for text in passed:
             self._note(text)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+        self._prepare()
         done = log_size = 0
         if saved:
             done, log_size = saved.step, saved.extra["log_bytes"]
@@ -202,7 +198,7 @@ class _Run:
         if self.config.compile:
             model = cast(nn.Module, torch.compile(model))
         self.model = runtime.data_parallel(model)
-        self.speed = _Speed(self.config.batch_size)
+        self.speed = Speed(self.config.batch_size)
         self.saved_at, self.save_seconds = time.monotonic(), 0.0
         self.begun = done
         try:
@@ -222,6 +218,15 @@ class _Run:
             health=read_metrics(self.folder, "health"),
             notes=self.notes,
         )
+
+    def _prepare(self) -> None:
+        """What follows from the arithmetic that was decided."""
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+        maker = getattr(self.source, "maker", None)
+        if self.precision == "bf16" and maker is not None:
+            # The network's first layer would round its images anyway, and making views in bf16 is
+            # several times faster on processors that multiply in it.
+            maker.dtype = torch.bfloat16
 
     def _begin(self, done: int) -> None:
         per_epoch, config = self.source.steps_per_epoch, self.config
@@ -248,88 +253,35 @@ class _Run:
     def _settle(self, identity: dict[str, Any], allow_changed: bool) -> None:
         """Compare with what the run began with; decide and keep the arithmetic."""
         saved = bool(checkpoint.available(self.folder / _CHECKPOINTS))
-        settings = {k: v for k, v in self.config.dump().items() if k not in _FREE}
-        wanted = {**identity, "train": settings}
-        wanted = json.loads(json.dumps(wanted))
-        path = self.folder / _RUN
-        before = _read_run(path)
-        if before is not None and (saved or before["identity"] == wanted):
-            self._compare(before, wanted, allow_changed, saved)
-            self.precision = before["precision"]
+        now = continuity.beginning(self.config, identity, self.device)
+        before = continuity.read(self.folder)
+        if before is None and saved:
+            raise ArtifactError(
+                f"{self.folder / continuity.NAME} is missing or damaged, so the checkpoints beside "
+                "it cannot be continued safely; choose another --out."
+            )
+        if before is not None and (saved or before.identity == now.identity):
+            steps = (self.source.steps_per_epoch, self.total)
+            notes = continuity.compare(
+                self.folder, before, now, steps=steps, allow_changed=allow_changed
+            )
+            # Killed before its first checkpoint, a run begins afresh: nothing to explain.
+            for text in notes if saved else ():
+                self._note(text)
+            self.precision = cast(precision.Precision, before.precision)
+            seconds = before.precision_seconds
         else:
-            if saved:
-                raise ArtifactError(
-                    f"{path} is missing or damaged, so checkpoints in {self.folder} cannot be "
-                    "continued safely; choose another --out."
-                )
-            batch = self._batch(0, 0)
+            # Nothing was kept yet, so nothing can disagree: a fresh run.
             self.precision, self.measured = precision.decide(
-                self.config.precision, self.method, batch, self.device
+                self.config.precision, self.method, self._batch(0, 0), self.device
             )
-        if runtime.rank() == 0:
-            storage.write_json(
-                path,
-                {
-                    "format": checkpoint.FORMAT,
-                    "precision": self.precision,
-                    "precision_seconds": self.measured
-                    or (before or {}).get("precision_seconds", {}),
-                    "epochs": self.config.epochs,
-                    "threads": torch.get_num_threads(),
-                    "processes": runtime.world_size(),
-                    "device": self.device.type,
-                    "identity": wanted,
-                },
-            )
+            seconds = self.measured
         runtime.barrier()
-
-    def _compare(
-        self,
-        before: dict[str, Any],
-        wanted: dict[str, Any],
-        allow_changed: bool,
-        saved: bool,
-    ) -> None:
-        changes = _differences(before["identity"], wanted)
-        if changes and not allow_changed:
-            raise OutputError(
-                f"{self.folder} holds a run with other settings: {'; '.join(changes)}. Training "
-                "goes on only with the photos and settings that it began with: undo the change, "
-                "choose another --out for a new run, or allow the change to go on from here."
-                + self._what_photos_mean(before["identity"], wanted)
+        if runtime.rank() == 0:
+            continuity.write(
+                self.folder,
+                now._replace(precision=self.precision, precision_seconds=seconds),
             )
-        if changes:
-            self._note(
-                f"the run goes on with changed settings: {'; '.join(changes)}."
-                + self._what_photos_mean(before["identity"], wanted)
-            )
-        if saved and before["epochs"] != self.config.epochs:
-            self._note(
-                f"epochs changed from {before['epochs']} to {self.config.epochs}: learning rate "
-                "and other schedules are functions of the share of the run that is done, so from "
-                "here on they follow the new length; the result is not that of a run that had "
-                f"{self.config.epochs} epochs from its beginning."
-            )
-        for name, now, what in (
-            ("threads", torch.get_num_threads(), "threads"),
-            ("processes", runtime.world_size(), "processes"),
-            ("device", self.device.type, "device"),
-        ):
-            if saved and before[name] != now:
-                self._note(
-                    f"the run began with {what} {before[name]} and goes on with {now}: photos and "
-                    "views stay the same, last digits of the results may differ."
-                )
-
-    def _what_photos_mean(self, before: dict[str, Any], now: dict[str, Any]) -> str:
-        old, new = before.get("photos"), now.get("photos")
-        if not isinstance(old, dict) or not isinstance(new, dict) or old == new:
-            return ""
-        return (
-            f" There were {old.get('count')} photos and are {new.get('count')} now: an epoch has "
-            f"{self.source.steps_per_epoch} steps, the order of photos is drawn anew, and "
-            f"{self.config.epochs} epochs are {self.total} steps of which those already made count."
-        )
 
     def _note(self, text: str) -> None:
         self.notes.append(text)
@@ -340,13 +292,13 @@ class _Run:
 
     def _steps(self, done: int) -> None:
         per_epoch = self.source.steps_per_epoch
-        with _signals() as stop:
+        with listening() as wish:
             for step in range(done, self.total):
                 progress = Progress(step, self.total, step / per_epoch)
                 if step % per_epoch == 0:
                     self.method.start_epoch(progress, self.source)
                 due = runtime.rank() == 0 and self._save_due(step + 1)
-                values, stopping, saving = self._step(progress, stop.number, due)
+                values, stopping, saving = self._step(progress, wish.number, due)
                 self._report(step + 1, values)
                 healthy = False
                 if (step + 1) % per_epoch == 0:
@@ -354,7 +306,7 @@ class _Run:
                 if saving or stopping or step + 1 == self.total:
                     self._save(step + 1, healthy)
                 if stopping and step + 1 < self.total:
-                    raise _interrupted(stopping, step + 1)
+                    raise interrupted(stopping, step + 1)
 
     def _batch(self, step: int, micro: int) -> Batch:
         world = runtime.world_size()
@@ -506,106 +458,6 @@ def _join(carries: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     return joined
 
 
-def _read_run(path: Path) -> dict[str, Any] | None:
-    try:
-        data = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return None
-    return data if isinstance(data, dict) and data.get("format") == checkpoint.FORMAT else None
-
-
-def _differences(before: Any, now: Any, name: str = "") -> list[str]:
-    if isinstance(before, dict) and isinstance(now, dict):
-        found = []
-        for key in sorted(before.keys() | now.keys()):
-            inner = f"{name}.{key}" if name else key
-            found += _differences(before.get(key), now.get(key), inner)
-        return found
-    return [] if before == now else [f"{name} was {_short(before)}, is {_short(now)}"]
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-# Signals
-
-
-class _Stop:
-    number = 0
-
-
-@contextmanager
-def _signals() -> Iterator[_Stop]:
-    """Turn the first SIGINT or SIGTERM into a wish; a second one acts at once."""
-    stop = _Stop()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    kinds = (signal.SIGINT, signal.SIGTERM)
-    before = {kind: signal.getsignal(kind) for kind in kinds}
-
-    def heard(number: int, frame: Any) -> None:
-        stop.number = number
-        for kind in kinds:
-            signal.signal(kind, before[kind])
-
-    for kind in kinds:
-        signal.signal(kind, heard)
-    try:
-        yield stop
-    finally:
-        for kind in kinds:
-            signal.signal(kind, before[kind])
-
-
-def _interrupted(number: int, step: int) -> Interrupted:
-    error = Interrupted(
-        f"stopped after step {step}; everything is saved. Run the same command again to go on."
-    )
-    error.exit_code = 128 + number
-    return error
-
-
-# Speed
-
-
-class _Speed:
-    """Photos per second of steps alone, without health and saving."""
-
-    def __init__(self, batch_size: int) -> None:
-        self.batch_size = batch_size
-        self.last: float | None = None
-        self.smooth = 0.0
-        self.seconds = 0.0
-        self.steps = 0
-
-    def step(self) -> None:
-        now = time.perf_counter()
-        if self.last is not None:
-            took = now - self.last
-            self.seconds += took
-            self.steps += 1
-            self.smooth = took if self.steps == 1 else 0.9 * self.smooth + 0.1 * took
-        self.last = now
-
-    @contextmanager
-    def pause(self) -> Iterator[None]:
-        began = time.perf_counter()
-        yield
-        if self.last is not None:
-            self.last += time.perf_counter() - began
-
-    @property
-    def recent(self) -> float:
-        return self.batch_size / self.smooth if self.smooth else 0.0
-
-    @property
-    def overall(self) -> float:
-        return self.batch_size * self.steps / self.seconds if self.seconds else 0.0
-
-
 def trial(
     method: Method,
     source: Source,
@@ -626,10 +478,10 @@ def trial(
     _check(method, source, config)
     run = _Run(method, source, config, Path(), torch.device(device))
     run.precision, _ = precision.decide(config.precision, method, run._batch(0, 0), run.device)
-    run.scaler = torch.amp.GradScaler(run.device.type, enabled=run.precision == "fp16")
+    run._prepare()
     run.model = method
     method.train()
-    speed, began, step = _Speed(config.batch_size), 0.0, 0
+    speed, began, step = Speed(config.batch_size), 0.0, 0
     while True:
         run._step(Progress(step, run.total, step / source.steps_per_epoch), 0, False)
         runtime.synchronise(run.device)

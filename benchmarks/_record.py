@@ -1,0 +1,83 @@
+"""Writes what was measured, with machine, versions and commit, to benchmarks/results/."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow", "simplejpeg", "lightly")
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores, memory and GPU, without names or paths."""
+    processor = platform.processor()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        processor = names[0].split(":", 1)[1].strip() if names else processor
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    result: dict[str, Any] = {"processor": processor, "cores": cores, "system": platform.system()}
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        result["memory_gib"] = round(size / 2**30, 1)
+    if hasattr(os, "getloadavg"):
+        # A loaded machine makes ratios doubtful and absolute numbers useless.
+        result["load"] = round(os.getloadavg()[0], 2)
+    try:
+        import torch
+
+        if torch.cuda.is_available():
+            result["gpu"] = torch.cuda.get_device_name()
+        result["threads"] = torch.get_num_threads()
+    except ImportError:
+        pass
+    return result
+
+
+def versions() -> dict[str, str]:
+    """Python and the packages that matter for speed, where they are installed."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def commit() -> str:
+    """Short commit of the work tree, with ``+`` where tracked files were changed."""
+    here = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    changed = "+" if git("status", "--porcelain", "--untracked-files=no", "../src") else ""
+    return (git("rev-parse", "--short", "HEAD") or "unknown") + changed
+
+
+def record(name: str, result: dict[str, Any]) -> Path:
+    """Write ``results/<name>.json``, replacing an older one.
+
+    Args:
+        name: File name without extension.
+        result: Plain data: what was measured, the target, the settings.
+    """
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    data = {
+        "name": name,
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "commit": commit(),
+        "machine": machine(),
+        "versions": versions(),
+        **result,
+    }
+    path.write_text(json.dumps(data, indent=2, allow_nan=False) + "\n")
+    return path

@@ -1,0 +1,120 @@
+"""Two processes compute what one does (reliability R2), and the test notices when they do not."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+import children
+import tiny
+from fieldmark.methods import METHODS
+from fieldmark.training import checkpoint
+from fieldmark.training.log import read_metrics
+from fieldmark.training.loop import fit
+
+
+def together(out, epochs, fault="none"):
+    rendezvous = f"file://{out / 'rendezvous'}"
+    processes = [
+        children.start(
+            children.train_together,
+            out / f"said-{rank}",
+            str(out),
+            rendezvous,
+            rank,
+            2,
+            epochs,
+            fault,
+        )
+        for rank in range(2)
+    ]
+    codes = [children.finish(process) for process in processes]
+    assert codes == [0, 0], [(out / f"said-{rank}").read_text() for rank in range(2)]
+
+
+def alone(name, out, epochs):
+    fit(tiny.method(name), tiny.source(name), tiny.train_config(epochs=epochs, lr=0.02), out)
+
+
+def difference(first, second):
+    """Largest relative difference of losses, and largest difference of states."""
+    losses = [[line["loss"] for line in read_metrics(run, "train")] for run in (first, second)]
+    assert len(losses[0]) == len(losses[1]) > 0
+    relative = max(abs(a - b) / abs(a) for a, b in zip(*losses))
+    newest = [checkpoint.available(run / "checkpoints")[-1] for run in (first, second)]
+    return relative, tiny.largest_difference(
+        *(load_file(path / "model.safetensors") for path in newest)
+    )
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    out = tmp_path_factory.mktemp("pair")
+    together(out, epochs=3)
+    return out
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+def test_two_processes_equal_one(name, pair, tmp_path):
+    alone(name, tmp_path, 3)
+    loss, state = difference(tmp_path, pair / name)
+    assert loss < 1e-4
+    assert state < 1e-4
+
+
+def test_two_processes_that_accumulate_equal_one_that_does_not(pair, tmp_path):
+    alone("mocov2", tmp_path, 3)
+    loss, state = difference(tmp_path, pair / "accumulated")
+    assert loss < 1e-4
+    assert state < 1e-4
+
+
+def test_only_the_first_process_writes(pair):
+    lines = read_metrics(pair / "mocov2", "train")
+    assert [line["step"] for line in lines] == list(range(1, 13))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fault", "name"),
+    [
+        ("queue not gathered", "mocov2"),
+        ("gradients not averaged", "mocov2"),
+        ("keys not gathered", "simclr"),
+    ],
+)
+def test_faults_are_noticed(fault, name, tmp_path):
+    """A run that differs on purpose must differ."""
+    try:
+        together(tmp_path, 3, fault)
+    except AssertionError:
+        return  # it did not even run, which is notice enough
+    alone(name, tmp_path / "alone", 3)
+    loss, state = difference(tmp_path / "alone", tmp_path / name)
+    assert max(loss, state) > 1e-3
+
+
+@pytest.mark.slow
+def test_three_hundred_steps_stay_together(tmp_path):
+    together(tmp_path, 75)
+    for name in METHODS:
+        alone(name, tmp_path / "alone" / name, 75)
+        loss, _ = difference(tmp_path / "alone" / name, tmp_path / name)
+        assert loss < 1e-3, name
+
+
+@pytest.mark.slow
+def test_torchrun_with_its_defaults(tmp_path):
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2",
+        str(Path(children.__file__)), str(tmp_path),
+    ]  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    alone("mocov2", tmp_path / "alone", 3)
+    loss, state = difference(tmp_path / "alone", tmp_path / "mocov2")
+    assert max(loss, state) < 1e-4
