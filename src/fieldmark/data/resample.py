@@ -18,8 +18,8 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-# Chunks of windows: near the size of the second-level cache on a CPU, few launches on a GPU.
-_CPU_BYTES = 1 << 20
+# Chunks of windows: a few MB on a CPU, to stay near its caches, few launches on a GPU.
+_CPU_BYTES = 1 << 22
 _GPU_BYTES = 1 << 27
 _BYTES_PER_VALUE = 2
 _SIDE_STEP = 32
@@ -102,33 +102,28 @@ def fast_bfloat16() -> bool:
         return False
 
 
-def triangle_matrices(
-    first: Float[Tensor, "2 B"],
-    step: Float[Tensor, "2 B"],
-    length: Float[Tensor, "2 B"],
+def triangle_taps(
+    first: Float[Tensor, "*B"],
+    step: Float[Tensor, "*B"],
+    length: Float[Tensor, "*B"],
     *,
     size: int,
-    padded: int,
     taps: int,
-    flipped: Bool[Tensor, " B"],
-) -> Float[Tensor, "2 B size padded"]:
-    """Weights of each window pixel in each view pixel, along y and along x.
+    flipped: Bool[Tensor, "*B"],
+) -> tuple[Int[Tensor, "*B size taps"], Float[Tensor, "*B size taps"]]:
+    """Which window pixels make each view pixel, and with what weights.
 
     Args:
         first: Centre of the view's first pixel, in window pixels.
         step: Distance between centres, in window pixels.
         length: Window pixels that exist.
         size: Pixels of the view.
-        padded: Columns of each matrix, at least the largest length.
         taps: Window pixels that one view pixel can touch, at least 2·max(step, 1) + 1.
-        flipped: Views to mirror left to right.
+        flipped: Whether the view runs backwards.
     """
     place = torch.arange(size, device=first.device, dtype=first.dtype)
-    # Mirroring walks the x axis backwards.
-    back = torch.stack([torch.zeros_like(flipped), flipped])[..., None]
-    centre = torch.addcmul(
-        first[..., None], torch.where(back, size - 1 - place, place), step[..., None]
-    )
+    place = torch.where(flipped[..., None], size - 1 - place, place)
+    centre = torch.addcmul(first[..., None], place, step[..., None])
     support = step.clamp(min=1)[..., None]
     lowest = (centre - support + 0.5).floor_()
     index = lowest[..., None] + torch.arange(taps, device=first.device, dtype=first.dtype)
@@ -137,25 +132,24 @@ def triangle_matrices(
     ends = length[..., None, None]
     weight.masked_fill_((index < 0) | (index >= ends), 0)
     weight /= weight.sum(-1, keepdim=True)
-    # Taps outside the window have weight 0 and may land on any valid column.
-    index.clamp_(min=0).clamp_(max=ends - 1)
-    matrix = torch.zeros(*centre.shape, padded, device=first.device, dtype=first.dtype)
-    return matrix.scatter_add_(3, index.long(), weight)
+    # Taps outside the window have weight 0 and may fall on any pixel.
+    return index.clamp_(min=0).clamp_(max=ends - 1).long(), weight
 
 
-def gaussian_matrix(
+def gaussian_taps(
     sigma: Float[Tensor, " B"], *, size: int, radius: int
-) -> Float[Tensor, "B size size"]:
-    """Blur with reflected border, kernel cut at ``radius`` and normalised (as torchvision's)."""
+) -> tuple[Int[Tensor, "size taps"], Float[Tensor, "B taps"]]:
+    """Blur with reflected border, kernel cut at ``radius`` and normalised (as torchvision's).
+
+    Returns:
+        Which pixels make each pixel, the same for all, and each view's weights. Views with sigma 0
+        get weights that mean nothing.
+    """
     reach = torch.arange(-radius, radius + 1, device=sigma.device)
     kernel = torch.exp(-0.5 * (reach[None] / sigma[:, None]) ** 2)
-    kernel /= kernel.sum(-1, keepdim=True)
     index = (torch.arange(size, device=sigma.device)[:, None] + reach).abs()
     index = torch.where(index >= size, 2 * (size - 1) - index, index)
-    matrix = torch.zeros(len(sigma), size, size, device=sigma.device)
-    return matrix.scatter_add_(
-        2, index.expand(len(sigma), -1, -1), kernel[:, None].expand(-1, size, -1)
-    )
+    return index, kernel / kernel.sum(-1, keepdim=True)
 
 
 def resample(
@@ -181,26 +175,49 @@ def resample(
         Which of ``rows`` the chunk holds, and their pixels on the scale −128 … 127.
     """
     pixels = index_on_host(store)
-    for chunk, side, many in _chunks(geometry, device):
-        # The last chunk is filled up with repeats, see _chunks.
-        filled = np.resize(chunk, many)
-        y, x = (Axis(*(part[filled] for part in axis)) for axis in (geometry.y, geometry.x))
-        window = _gather(pixels, rows[filled], y, x, side, device, dtype)
-        numbers = np.stack([np.stack(pair) for pair in zip(y, x)]).astype(np.float32)
-        first, step, _, length = torch.from_numpy(numbers).to(device)
-        maps = triangle_matrices(
-            first,
-            step,
-            length,
-            size=size,
-            padded=side,
-            taps=math.ceil(2 * max(1.0, float(numbers[1].max()))) + 1,
-            flipped=torch.from_numpy(geometry.flipped[filled]).to(device),
-        ).to(dtype)
-        if geometry.sigma[chunk[0]] > 0:  # A chunk is blurred as a whole or not at all.
-            sigma = torch.from_numpy(geometry.sigma[filled].astype(np.float32)).to(device)
-            blur = gaussian_matrix(sigma, size=size, radius=geometry.radius).to(dtype)
-            maps = torch.bmm(blur.repeat(2, 1, 1), maps.flatten(0, 1)).view(maps.shape)
+    chunks = list(_chunks(geometry, device))
+    # The last chunk of a group is filled up with repeats, see _chunks. What is small is computed
+    # for all chunks at once: a batch then costs few operations.
+    order = np.concatenate([np.resize(chunk, many) for chunk, _, many in chunks])
+    y, x = (Axis(*(part[order] for part in axis)) for axis in (geometry.y, geometry.x))
+    numbers = np.stack([np.stack(pair) for pair in zip(y, x)]).astype(np.float32)
+    first, step, _, length = torch.from_numpy(numbers).to(device)
+    index, weight = triangle_taps(
+        first,
+        step,
+        length,
+        size=size,
+        taps=math.ceil(2 * max(1.0, float(numbers[1].max()))) + 1,
+        flipped=torch.from_numpy(
+            np.stack([np.zeros(len(order), bool), geometry.flipped[order]])
+        ).to(device),
+    )
+    sigma = geometry.sigma[order]
+    reflected, kernel = gaussian_taps(
+        torch.from_numpy(sigma.astype(np.float32)).to(device), size=size, radius=geometry.radius
+    )
+    begin = 0
+    for chunk, side, many in chunks:
+        part = slice(begin, begin + many)
+        begin += many
+        maps = torch.zeros(2, many, size, side, device=device)
+        maps = maps.scatter_add_(3, index[:, part], weight[:, part]).to(dtype)
+        if sigma[part.start] > 0:  # A chunk is blurred as a whole or not at all.
+            blur = torch.zeros(many, size, size, device=device)
+            blur.scatter_add_(
+                2, reflected.expand(many, -1, -1), kernel[part, None].expand(-1, size, -1)
+            )
+            both = blur.to(dtype).repeat(2, 1, 1)
+            maps = torch.bmm(both, maps.flatten(0, 1)).view(maps.shape)
+        window = _gather(
+            pixels,
+            rows[order[part]],
+            Axis(*(field[part] for field in y)),
+            Axis(*(field[part] for field in x)),
+            side,
+            device,
+            dtype,
+        )
         # [b, h·3, w] · [b, w, size], then [b, size, h] · [b, h, 3·size].
         half = torch.bmm(window.view(many, side * 3, side), maps[1].mT)
         full = torch.bmm(maps[0], half.view(many, side, 3 * size))

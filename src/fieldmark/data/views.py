@@ -108,14 +108,14 @@ def render(
         radius=blur_radius(spec.blur_sigma[1], spec.size),
     )
     parts, order = [], []
-    matrices = compose(draws.colour) if spec.jitters or spec.gray > 0 else None
+    colour = _colour_maps(draws, device) if spec.jitters or spec.gray > 0 else None
     for chunk, pixels in resample(
         store, rows, geometry, spec.size, device=device, dtype=_product_type(device, dtype)
     ):
-        if matrices is None:
+        if colour is None:
             pixels = pixels.add_(128).div_(255)
         else:
-            pixels = _recolour(pixels, matrices[0][chunk], matrices[1][chunk])
+            pixels = _recolour(pixels, colour[torch.from_numpy(chunk).to(device)])
         pixels = pixels.to(dtype).clamp_(0, 1)
         solarized = np.flatnonzero(draws.solarized[chunk])
         if len(solarized):
@@ -134,18 +134,21 @@ def _in_order(
     return torch.cat(parts).index_select(0, place)
 
 
+def _colour_maps(draws: Draws, device: torch.device) -> Float[Tensor, "B 3 7"]:
+    """M, D and the constant of ``M · pixel + D · mean``, for pixels on the scale −128 … 127."""
+    of_pixel, of_mean = compose(draws.colour)
+    constant = 128 * (of_pixel + of_mean).sum(axis=2, keepdims=True)
+    packed = np.concatenate([of_pixel, of_mean, constant], axis=2) / 255
+    return torch.from_numpy(packed.astype(np.float32)).to(device)
+
+
 def _recolour(
-    pixels: Float[Tensor, "b 3 S S"],
-    matrix: Float[np.ndarray, "b 3 3"],
-    of_mean: Float[np.ndarray, "b 3 3"],
+    pixels: Float[Tensor, "b 3 S S"], maps: Float[Tensor, "b 3 7"]
 ) -> Float[Tensor, "b 3 S S"]:
-    """``M · pixel + D · mean`` on the scale 0 … 1, from pixels on the scale −128 … 127."""
-    both = torch.from_numpy(np.concatenate([matrix, of_mean], axis=2).astype(np.float32))
-    of_pixel, of_average = both.to(pixels.device).split(3, dim=2)
+    of_pixel, of_mean, constant = maps.split([3, 3, 1], dim=2)
     flat = pixels.flatten(2)
-    mean = flat.mean(2, keepdim=True)
-    offset = of_average @ (mean + 128) + 128 * of_pixel.sum(2, keepdim=True)
-    return torch.baddbmm(offset / 255, of_pixel / 255, flat).view(pixels.shape)
+    offset = torch.baddbmm(constant, of_mean, flat.mean(2, keepdim=True))
+    return torch.baddbmm(offset, of_pixel, flat).view(pixels.shape)
 
 
 def center_views(
