@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from _record import record
-
 from fieldmark.workflows.recipe import load_recipe
 from fieldmark.workflows.train import train
 
@@ -47,7 +46,11 @@ def main() -> None:
 def one_run(options: argparse.Namespace, photos: str, setting: str, seed: int) -> dict[str, Any]:
     name, changes = SETTINGS[setting]
     folder = options.data / PHOTOS[photos]
-    changes = {**changes, "size": options.size, "backbone": {"weights": str(options.data / WEIGHTS)}}
+    changes = {
+        **changes,
+        "size": options.size,
+        "backbone": {"weights": str(options.data / WEIGHTS)},
+    }
     changes["train"] = {**changes.get("train", {}), "seed": seed}
     recipe = load_recipe(name, extra=changes)
     result = train(

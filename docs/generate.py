@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import typer.main
-from fieldmark.data.presets import PRESETS
 
 from fieldmark.cli.app import app
 from fieldmark.config import Config
+from fieldmark.data.presets import PRESETS
 from fieldmark.methods import METHODS
 from fieldmark.workflows import recipe as recipes
 

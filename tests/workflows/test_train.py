@@ -111,7 +111,8 @@ def test_folders_named_train_and_test_turn_the_verdict_on(sample, tmp_path):
 
 def test_recipe_start_trains_nothing_and_compares_with_the_plain_network(sample, tmp_path):
     recipe = load_recipe(
-        "start", ("size=32", "backbone.name=test_resnet", "backbone.weights=random", "post.whiten_dim=8")
+        "start",
+        ("size=32", "backbone.name=test_resnet", "backbone.weights=random", "post.whiten_dim=8"),
     )
     result = train(sample.photos, tmp_path / "run", recipe, probe=sample.probe)
     assert result["shipped"] == "start"
@@ -149,7 +150,7 @@ def test_more_epochs_go_on_from_the_end(sample, tmp_path):
     assert any("epochs changed from 1 to 2" in text for text in said)
 
 
-def test_every_shipped_recipe_reads(subtests=None):
+def test_every_shipped_recipe_reads():
     from fieldmark.workflows.recipe import available
 
     for name in available():
@@ -169,7 +170,9 @@ def test_recipe_errors_name_the_closest_valid_key():
 
 
 def test_views_can_be_overridden_by_a_recipe():
-    views = load_recipe("smoke", ("views.override.scale=[0.5, 1.0]", "views.preset=plumage")).multi_view()
+    views = load_recipe(
+        "smoke", ("views.override.scale=[0.5, 1.0]", "views.preset=plumage")
+    ).multi_view()
     assert all(spec.scale == (0.5, 1.0) for spec in views.specs)
     assert all(spec.hue == 0 for spec in views.specs)
 

@@ -2,7 +2,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fieldmark.cli.console import Json, emit, messages
-from fieldmark.cli.train import Device, Epochs, Photos, Probe, RecipeName, Sets, Size, Weights, overrides
+from fieldmark.cli.train import (
+    Device,
+    Epochs,
+    Photos,
+    Probe,
+    RecipeName,
+    Sets,
+    Size,
+    Weights,
+    overrides,
+)
 
 if TYPE_CHECKING:
     from fieldmark.workflows.recipe import Recipe
@@ -39,5 +49,7 @@ def show(photos: Path, settings: "Recipe", probe: Path | None, device: str, json
 
 
 def _text(result: dict[str, Any]) -> str:
-    lines = [f"{name.replace('_', ' '):<20}{value}" for name, value in result.items() if name != "notes"]
+    lines = [
+        f"{name.replace('_', ' '):<20}{value}" for name, value in result.items() if name != "notes"
+    ]
     return "\n".join([*lines, *(f"NOTE: {note}" for note in result["notes"])])

@@ -48,7 +48,9 @@ def command(
         Optional[str],  # noqa: UP045
         typer.Option(help="best (default), trained or start: which encoder is put in RUN/encoder."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option(help="Only plan: images, steps, time, memory, disk.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option(help="Only plan: images, steps, time, memory, disk.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Train on unlabelled photos, evaluate against the start, and say whether it helped.
@@ -113,7 +115,12 @@ def overrides(
 def _text(result: dict[str, Any], out: Path) -> str:
     lines = [f"Verdict: {result['verdict']}", result["sentence"], ""]
     start, trained = result["start"], result["trained"]
-    for name, label in (("rank1", "rank-1"), ("rank5", "rank-5"), ("map", "mAP"), ("linear", "linear")):
+    for name, label in (
+        ("rank1", "rank-1"),
+        ("rank5", "rank-5"),
+        ("map", "mAP"),
+        ("linear", "linear"),
+    ):
         if start.get(name) is None:
             continue
         line = f"{label:<8}{start[name]:7.2f} → {trained[name]:6.2f}"
@@ -121,5 +128,9 @@ def _text(result: dict[str, Any], out: Path) -> str:
             low, high = result["interval"][name]
             line += f"   gain {result['gain'][name]:+.2f}  [{low:+.2f}, {high:+.2f}]"
         lines.append(line)
-    lines += ["", f"Shipped: {result['shipped']} → {out / 'encoder'}", f"Report:  {out / 'report.html'}"]
+    lines += [
+        "",
+        f"Shipped: {result['shipped']} → {out / 'encoder'}",
+        f"Report:  {out / 'report.html'}",
+    ]
     return "\n".join(lines)

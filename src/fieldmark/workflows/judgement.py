@@ -18,7 +18,13 @@ from fieldmark.data.views import ViewMaker
 from fieldmark.encoder import Encoder
 from fieldmark.evaluation import report
 from fieldmark.evaluation.compare import Interval, Verdict
-from fieldmark.evaluation.evaluate import Comparison, EvalResult, compare, evaluate_encoder, two_by_two
+from fieldmark.evaluation.evaluate import (
+    Comparison,
+    EvalResult,
+    compare,
+    evaluate_encoder,
+    two_by_two,
+)
 from fieldmark.evaluation.labelfree import gain_of_views, judge_without_labels, measure_views
 from fieldmark.evaluation.projection import project
 from fieldmark.nn.spec import EncoderSpec, PostConfig
@@ -105,7 +111,12 @@ def _evaluate(
 ) -> Side:
     # An encoder freezes what it holds; the candidates' modules may still be trained further.
     ready = fit_post(
-        copy.deepcopy(spec), data.store, data.train_rows, post, seed=recipe.train.seed, device=device
+        copy.deepcopy(spec),
+        data.store,
+        data.train_rows,
+        post,
+        seed=recipe.train.seed,
+        device=device,
     )
     encoder = Encoder(ready, device=device)
     split = data.split
@@ -164,7 +175,9 @@ def _two_views(recipe: Recipe, data: Photos, device: torch.device) -> tuple[Any,
     )
     order = np.argsort(rng.mix("verdict", data.train_rows), kind="stable")
     rows = np.sort(data.train_rows[order[: recipe.health.photos]])
-    maker = ViewMaker(data.store, views, seed=rng.seed_of("verdict", recipe.train.seed), device=device)
+    maker = ViewMaker(
+        data.store, views, seed=rng.seed_of("verdict", recipe.train.seed), device=device
+    )
     first, second = maker.make(rows, 0)[:2]
     return first.images, second.images, len(rows)
 
@@ -216,7 +229,9 @@ def _summary(
     return summary
 
 
-def _grid_results(sides: dict[tuple[str, str], Side], chosen: str) -> dict[tuple[str, str], EvalResult]:
+def _grid_results(
+    sides: dict[tuple[str, str], Side], chosen: str
+) -> dict[tuple[str, str], EvalResult]:
     cells = {}
     for (who, how), side in sides.items():
         if side.result is not None and who in {"start", chosen}:
@@ -229,9 +244,15 @@ def _save(
 ) -> None:
     storage.make_folder(run.path / "encoders")
     for who, side in kept.items():
-        metrics = {} if side.result is None else {k: round(v, 3) for k, v in side.result.measures.items()}
+        metrics = (
+            {} if side.result is None else {k: round(v, 3) for k, v in side.result.measures.items()}
+        )
         side.encoder.card.update(
-            role=who, recipe=recipe.name, settings=recipe.dump(), metrics=metrics, verdict=summary["verdict"]
+            role=who,
+            recipe=recipe.name,
+            settings=recipe.dump(),
+            metrics=metrics,
+            verdict=summary["verdict"],
         )
         # Paths of this machine do not belong into what is handed on.
         side.encoder.card["settings"].get("backbone", {}).pop("weights", None)
@@ -354,8 +375,7 @@ def _health(fitted: FitResult | None) -> tuple[dict[str, float | None], ...]:
         return ()
     skipped = {"kind", "step"}
     return tuple(
-        {key: value for key, value in look.items() if key not in skipped}
-        for look in fitted.health
+        {key: value for key, value in look.items() if key not in skipped} for look in fitted.health
     )
 
 

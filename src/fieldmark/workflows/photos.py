@@ -23,7 +23,8 @@ Say = Callable[[str], None]
 class ShowProgress(Protocol):
     """Told that ``done`` of ``total`` of something are finished."""
 
-    def __call__(self, what: str, done: int, total: int, note: str = "") -> None: ...
+    def __call__(self, what: str, done: int, total: int, note: str = "") -> None:
+        """Take notice; ``note`` is a short remark such as a speed."""
 
 
 def quiet(what: str, done: int, total: int, note: str = "") -> None:
@@ -132,7 +133,9 @@ def _usable(split: Split, usable: Int[np.ndarray, " N"]) -> Split:
     keep_test = np.isin(split.test_rows, usable)
     lost = int((~keep_train).sum() + (~keep_test).sum())
     if lost:
-        _log.warning("%d labelled photos cannot be used (damaged or refused); see the report.", lost)
+        _log.warning(
+            "%d labelled photos cannot be used (damaged or refused); see the report.", lost
+        )
     return split._replace(
         train_rows=split.train_rows[keep_train],
         train_labels=split.train_labels[keep_train],

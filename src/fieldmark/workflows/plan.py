@@ -68,7 +68,9 @@ def plan(
     }
     with tempfile.TemporaryDirectory() as scratch:
         chosen = rows[:: max(1, len(rows) // SAMPLE)][:SAMPLE]
-        store = PhotoStore.build(catalog, Path(scratch), short_side=short_side, rows=chosen.tolist())
+        store = PhotoStore.build(
+            catalog, Path(scratch), short_side=short_side, rows=chosen.tolist()
+        )
         store_bytes = store.nbytes / max(1, len(store.usable)) * len(catalog)
         weights_bytes = sum(p.numel() * p.element_size() for p in backbone.parameters())
         result["disk_gb"] = store_bytes / 1e9 + 3 * weights_bytes / 1e9
@@ -76,9 +78,16 @@ def plan(
             method = METHODS[recipe.method_name](recipe.method, backbone)
             batch = min(recipe.train.batch_size, len(store.usable))
             parts = recipe.train.accumulate * runtime.world_size()
-            config = recipe.train.model_copy(update={"batch_size": max(parts, batch // parts * parts)})
+            config = recipe.train.model_copy(
+                update={"batch_size": max(parts, batch // parts * parts)}
+            )
             source = BatchSource(
-                store, store.usable, recipe.multi_view(), batch_size=config.batch_size, seed=0, device=where
+                store,
+                store.usable,
+                recipe.multi_view(),
+                batch_size=config.batch_size,
+                seed=0,
+                device=where,
             )
             rate = trial(method, source, config, seconds=seconds, device=where)
             steps = len(rows) // recipe.train.batch_size * recipe.train.epochs

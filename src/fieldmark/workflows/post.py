@@ -15,7 +15,14 @@ from fieldmark.nn.whitening import fit_instance_lda, fit_whitening
 # Instance LDA compares looks at one photo: crops as training would take them, colours untouched
 # but for light, so that what is suppressed is framing and exposure.
 LOOKS = ViewSpec(
-    count=4, size=8, scale=(0.3, 1.0), saturation=0.2, hue=0.0, gray=0.0, blur=0.3, blur_sigma=(0.1, 1.0)
+    count=4,
+    size=8,
+    scale=(0.3, 1.0),
+    saturation=0.2,
+    hue=0.0,
+    gray=0.0,
+    blur=0.3,
+    blur_sigma=(0.1, 1.0),
 )
 MOST_PHOTOS = 4_000
 """Photos that whitening is fitted on, at most; more change nothing that can be measured."""
@@ -66,10 +73,14 @@ def describe(post: PostConfig) -> str:
     """The post-processing in words."""
     parts = [f"{post.pooling} pooling"]
     if post.stages:
-        parts.append(f"earlier stages {list(post.stages)} appended with weight {post.stage_weight:g}")
+        parts.append(
+            f"earlier stages {list(post.stages)} appended with weight {post.stage_weight:g}"
+        )
     if post.whiten_dim:
         kind = "PCA" if post.whitening == "pca" else "instance-LDA"
-        parts.append(f"{kind} whitening to {post.whiten_dim} dimensions, power {post.whiten_power:g}")
+        parts.append(
+            f"{kind} whitening to {post.whiten_dim} dimensions, power {post.whiten_power:g}"
+        )
     if post.flip:
         parts.append("averaged with the mirrored photo")
     return ", ".join(parts)

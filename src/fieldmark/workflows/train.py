@@ -69,7 +69,12 @@ def train(
             run.claim(recipe, _made_of(photos, probe, transductive))
         runtime.barrier()
         data = prepare(
-            Path(photos), recipe, run.store, probe=probe, transductive=transductive, progress=progress
+            Path(photos),
+            recipe,
+            run.store,
+            probe=probe,
+            transductive=transductive,
+            progress=progress,
         )
         for record in data.store.records[:3]:
             say(f"not used: {record.path} ({record.code}: {record.detail})")
@@ -144,7 +149,9 @@ def _fit(
     exports = method.exports()
     if recipe.backbone.reestimate:
         for spec in exports.values():
-            maker = ViewMaker(store, views, seed=rng.seed_of("re-estimate", recipe.train.seed), device=device)
+            maker = ViewMaker(
+                store, views, seed=rng.seed_of("re-estimate", recipe.train.seed), device=device
+            )
             spec.backbone.reestimate_statistics(_looks(maker, data.train_rows))
     return exports, fitted
 
