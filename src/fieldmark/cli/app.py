@@ -1,6 +1,7 @@
 """The command line's entry point: registers commands, turns errors into one paragraph."""
 
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -21,7 +22,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-COMMANDS = {
+COMMANDS: dict[str, Callable[..., None]] = {
     "sample": sample.command,
     "check": check.command,
     "preview": preview.command,

@@ -24,7 +24,7 @@ TRIES = 10
 class ViewSpec(Config):
     """One kind of random view. Defaults are MoCo v2's (arXiv:2003.04297)."""
 
-    count: int = Field(1, ge=1)
+    count: int = Field(default=1, ge=1)
     """How many views of this kind each photo gets."""
     size: int = Field(ge=8, le=2048)
     """Side of the square view, in pixels."""
@@ -42,7 +42,7 @@ class ViewSpec(Config):
     """Contrast is multiplied by 1 ± this."""
     saturation: Strength = 0.4
     """Saturation is multiplied by 1 ± this."""
-    hue: float = Field(0.1, ge=0.0, le=0.5)
+    hue: float = Field(default=0.1, ge=0.0, le=0.5)
     """Hue turns by ± this share of the colour circle."""
     gray: Probability = 0.2
     """Chance to drop all colour."""

@@ -7,7 +7,7 @@ import numpy.typing as npt
 from jaxtyping import Float, Int
 from scipy.linalg import orthogonal_procrustes
 
-from fieldmark.evaluation.retrieval import Matrix, unit_rows
+from fieldmark.evaluation.retrieval import unit_rows
 from fieldmark.rng import mix
 
 _COMPONENTS = 50
@@ -26,7 +26,7 @@ class Projection(NamedTuple):
 
 
 def project(
-    *embeddings: Matrix,
+    *embeddings: Float[np.ndarray, "N _"],
     limit: int = 3_000,
     method: Literal["tsne", "pca"] = "tsne",
     seed: int = 0,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, Int64
 
 from fieldmark import runtime
 from fieldmark.data.catalog import Catalog
@@ -117,14 +117,14 @@ def _labels(catalog: Catalog, probe: Path | None) -> tuple[Split | None, str]:
         return None, ""
     classes = sorted({label for _, label, _ in labelled if label is not None})
     index = {name: i for i, name in enumerate(classes)}
-    halves = []
-    for half in ("train", "test"):
-        chosen = [(row, index[label]) for row, label, split in labelled if split == half and label]
-        halves += [
-            np.array([row for row, _ in chosen], np.int64),
-            np.array([label for _, label in chosen], np.int64),
-        ]
-    return Split(*halves, classes), "folders train and test of the photos"
+
+    def half(name: str) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
+        chosen = [(row, index[label]) for row, label, split in labelled if split == name and label]
+        pairs = np.array(chosen, np.int64).reshape(-1, 2)
+        return pairs[:, 0], pairs[:, 1]
+
+    split = Split(*half("train"), *half("test"), classes)
+    return split, "folders train and test of the photos"
 
 
 def _usable(split: Split, usable: Int[np.ndarray, " N"]) -> Split:

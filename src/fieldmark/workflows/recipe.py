@@ -41,18 +41,18 @@ class PhotosConfig(Config):
 
     include_damaged: bool = False
     """Train on photos that decode but miss pixels."""
-    short_side: int = Field(0, ge=0)
+    short_side: int = Field(default=0, ge=0)
     """Short side in the photo store, pixels; 0: size ÷ √(smallest crop share), less when space is short."""
 
 
 class HealthConfig(Config):
     """The label-free measures taken every epoch."""
 
-    photos: int = Field(512, ge=16)
+    photos: int = Field(default=512, ge=16)
     """How many photos, at most, are looked at."""
-    neighbours: int = Field(10, ge=1)
+    neighbours: int = Field(default=10, ge=1)
     """Neighbours per photo for the agreement with the start."""
-    every_epochs: int = Field(1, ge=1)
+    every_epochs: int = Field(default=1, ge=1)
     """Epochs between two looks."""
 
 
@@ -65,7 +65,7 @@ class Recipe(Config):
     """One sentence on what it is for."""
     source: str = ""
     """Paper, section or table the values come from."""
-    size: int = Field(224, ge=16, le=2048)
+    size: int = Field(default=224, ge=16, le=2048)
     """Input of the network, pixels a side."""
     method_name: str = NO_TRAINING
     """Key of the method table; ``none`` trains nothing."""
@@ -96,7 +96,9 @@ class Recipe(Config):
         name = table.pop("name", NO_TRAINING)
         if name == NO_TRAINING:
             if table:
-                raise ConfigError(f"method.name = 'none' takes no settings, got {', '.join(table)}.")
+                raise ConfigError(
+                    f"method.name = 'none' takes no settings, got {', '.join(table)}."
+                )
             return {**data, "method_name": NO_TRAINING, "method": None}
         if name not in METHODS:
             raise ConfigError(settings.suggest(name, [*METHODS, NO_TRAINING], "method"))
