@@ -70,7 +70,11 @@ def _table(title: str, model: type[Config], skip: set[str] = frozenset()) -> str
         if name in skip or (isinstance(kind, type) and issubclass(kind, Config)):
             continue
         shown = kind.__name__ if isinstance(kind, type) else str(kind).replace("typing.", "")
-        default = "required" if field.is_required() else f"`{field.default!r}`"
+        default = (
+            "required"
+            if field.is_required()
+            else f"`{field.get_default(call_default_factory=True)!r}`"
+        )
         text = (field.description or "").replace("\n", " ").replace("|", "/")
         rows.append(f"| `{name}` | {shown.replace('|', 'or')} | {default} | {text} |")
     return "\n".join(rows) + "\n"
@@ -92,7 +96,7 @@ def recipes_page() -> str:
         "|---|---|",
     ]
     for name, preset in PRESETS.items():
-        lines.append(f"| `{name}` | {' '.join(preset.why.split())} |")
+        lines.append(f"| `{name}` | {preset.describe().replace(chr(10), '<br>')} |")
     return "\n".join(lines) + "\n"
 
 
