@@ -117,7 +117,7 @@ def test_recipe_start_trains_nothing_and_compares_with_the_plain_network(sample,
     result = train(sample.photos, tmp_path / "run", recipe, probe=sample.probe)
     assert result["shipped"] == "start"
     assert result["sentence"].startswith("Nothing was trained")
-    assert result["grid"]["map"]["trained"]["post"] == result["trained"]["map"]
+    assert result["grid"]["map"]["start"]["post"] == result["trained"]["map"]
     assert result["grid"]["map"]["start"]["plain"] == result["start"]["map"]
     assert not (tmp_path / "run" / "checkpoints").exists()
     assert Encoder.load(tmp_path / "run").dim == 8
@@ -165,8 +165,8 @@ def test_recipe_errors_name_the_closest_valid_key():
         load_recipe("smoke", ("method.temprature=0.1",))
     with pytest.raises(ConfigError, match=r"did you mean 'mocov2'"):
         load_recipe("moco2")
-    with pytest.raises(ConfigError, match=r"did you mean 'mocov2'"):
-        load_recipe("smoke", ("method.name=mocov",))
+    with pytest.raises(ConfigError, match=r"did you mean 'simclr'"):
+        load_recipe("smoke", ("method.name=simcl",))
 
 
 def test_views_can_be_overridden_by_a_recipe():
