@@ -177,7 +177,7 @@ class Encoder:
         try:
             spec = EncoderSpec.rebuild(card["spec"])
             spec.load_state_dict(read_tensors(file))
-        except (InputError, RuntimeError, KeyError, TypeError, AttributeError) as error:
+        except (InputError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
             detail = str(error).splitlines()[0][:300]
             raise ArtifactError(
                 f"{place} cannot be rebuilt: {detail} It was written by fieldmark "

@@ -97,6 +97,9 @@ class Backbone(nn.Module):
         torch.Size([2, 4, 512])
     """
 
+    compute_dtype: torch.dtype | None = None
+    """Type that the network's own layers were converted to for inference; None: as they are."""
+
     def __init__(
         self, network: nn.Module, config: BackboneConfig, provenance: Provenance, *, size: int
     ) -> None:
@@ -203,6 +206,8 @@ class Backbone(nn.Module):
             InputError: If the network cannot do what is asked.
         """
         x = (images - self.mean) / self.std  # type: ignore[operator]
+        if self.compute_dtype is not None:
+            x = x.to(self.compute_dtype)
         if attention:
             with capture_attention(self.network, attention, str(self.config.name)) as maps:
                 features = self.forward(

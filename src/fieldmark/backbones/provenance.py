@@ -11,7 +11,20 @@ _LICENCES = re.compile(
     r"(Apache-2\.0|MIT|BSD-[23]-Clause|CC0-1\.0|CC-BY(?:-NC)?(?:-SA)?(?:-ND)?-\d\.\d)",
     re.IGNORECASE,
 )
-_SELF = ("dino", "mae", "moco", "simclr", "byol", "swav", "ijepa", "ssl", "ibot", "mim", "fcmae", "lvd")
+_SELF = (
+    "dino",
+    "mae",
+    "moco",
+    "simclr",
+    "byol",
+    "swav",
+    "ijepa",
+    "ssl",
+    "ibot",
+    "mim",
+    "fcmae",
+    "lvd",
+)
 _TEXT = ("clip", "siglip", "openai", "laion", "metaclip", "datacomp")
 _DATA = {
     "in1k": "ImageNet-1k",

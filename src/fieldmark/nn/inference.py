@@ -1,4 +1,4 @@
-"""Run a finished encoder fast: reduced precision and folded batch-norm, checked against fp32."""
+"""Run a finished encoder fast: reduced precision and fused layers, checked against fp32."""
 
 import copy
 import logging
@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fieldmark.nn import fused
 from fieldmark.nn.spec import EncoderSpec, freeze
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -15,6 +16,8 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 _log = logging.getLogger("fieldmark")
 LEAST_COSINE = 0.999
 """Reduced precision is used only when every checked embedding stays this close to fp32."""
+_CHECKED = 8
+_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
 class Runner:
@@ -23,57 +26,104 @@ class Runner:
     Args:
         spec: The encoder; it is not changed.
         device: Where to compute.
-        precision: ``auto`` takes bf16 (fp16 on older GPUs) where the hardware has it and the first
-            batch's embeddings stay within a cosine of ``LEAST_COSINE`` of fp32.
+        precision: ``auto`` takes the fastest kind of arithmetic that the hardware has and whose
+            embeddings of the first photos stay within a cosine of ``LEAST_COSINE`` of fp32.
+
+    Attributes:
+        precision: What is used: ``fp32``, ``bf16`` or ``fp16``; None until decided.
     """
 
     def __init__(
         self, spec: EncoderSpec, device: torch.device, precision: Precision = "auto"
     ) -> None:
         self.device = device
-        self.spec = freeze(copy.deepcopy(spec)).to(device)
-        self.spec.to(memory_format=torch.channels_last)
-        self.dtype: torch.dtype | None = {
-            "fp32": None,
-            "auto": _fast_type(device),
-            "bf16": torch.bfloat16,
-            "fp16": torch.float16,
-        }[precision]
-        self._unchecked = precision == "auto" and self.dtype is not None
+        self._exact = freeze(copy.deepcopy(spec)).to(device).to(memory_format=torch.channels_last)
+        self._fast: EncoderSpec | None = None
+        self._asked = precision
+        self.precision: str | None = "fp32" if precision == "fp32" else None
+        self._seen = 0
 
     @torch.inference_mode()
     def __call__(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B E"]:
         """L2-normalised float32 embeddings of images in [0, 1]."""
         images = images.to(self.device, memory_format=torch.channels_last, non_blocking=True)
-        if self._unchecked:
-            self._check(images)
-        return self._run(images)
+        if self.precision is None:
+            self._seen += len(images)
+            # Comparing costs a few forward passes: not worth it for a single photo.
+            if len(images) >= 4 or self._seen > 16:
+                with torch.inference_mode(mode=False):
+                    self._decide(images[:_CHECKED].clone())
+        if self._fast is None:
+            return self._run(self._exact, images, torch.float32)
+        result = self._run(self._fast, images, _TYPES[self.precision or "fp32"])
+        if torch.isfinite(result).all():
+            return result
+        # fp16 overflows on rare photos.
+        return self._run(self._exact, images, torch.float32)
 
-    def _run(self, images: Tensor) -> Tensor:
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
-            raw = self.spec.raw(images)
-        return self.spec.finish(raw).float()
+    def _run(self, spec: EncoderSpec, images: Tensor, dtype: torch.dtype) -> Tensor:
+        reduced = dtype != torch.float32 and self.device.type != "cpu"
+        with torch.autocast(self.device.type, dtype if reduced else None, enabled=reduced):
+            raw = spec.raw(images)
+        return spec.finish(raw).float()
 
-    def _check(self, images: Tensor) -> None:
-        self._unchecked = False
-        few = images[:8]
-        fast = self._run(few)
-        chosen, self.dtype = self.dtype, None
-        cosine = float((fast * self._run(few)).sum(1).min())
-        if cosine >= LEAST_COSINE:
-            self.dtype = chosen
-        else:
-            _log.info("embedding in fp32: %s differs too much (cosine %.5f)", chosen, cosine)
+    @torch.no_grad()
+    def _decide(self, images: Tensor) -> None:
+        exact = self._run(self._exact, images, torch.float32)
+        asked = self._asked
+        for name in _candidates(self.device) if asked == "auto" else [asked]:
+            try:
+                fast = self._accelerate(images, name)
+                result = self._run(fast, images, _TYPES[name])
+            except (RuntimeError, NotImplementedError, TypeError, ValueError) as error:
+                _log.debug("embedding in %s is not possible here: %s", name, error)
+                continue
+            cosine = float((result * exact).sum(1).min())
+            # Asked for by name it may round more, but a layer fused wrongly is never accepted.
+            if cosine >= (LEAST_COSINE if asked == "auto" else 0.9):
+                self._fast, self.precision = fast, name
+                return
+            _log.debug("embedding in %s differs too much from fp32: cosine %.5f", name, cosine)
+        self.precision = "fp32"
+
+    def _accelerate(self, images: Tensor, name: str) -> EncoderSpec:
+        spec = copy.deepcopy(self._exact)
+        if self.device.type != "cpu":
+            return spec
+        network = spec.backbone.network
+
+        def run() -> object:
+            return spec.raw(images)
+
+        fused.fold_batch_norm(network, run)
+        spec.backbone.compute_dtype = _TYPES[name]
+        network.to(_TYPES[name])
+        spec.inserted.to(_TYPES[name])
+        if fused.available():
+            fused.fuse_layers(network, run)
+        return spec.to(memory_format=torch.channels_last)
 
 
-def _fast_type(device: torch.device) -> torch.dtype | None:
+def _candidates(device: torch.device) -> list[str]:
+    """Kinds of arithmetic to try, fastest first."""
     if device.type == "cuda":
-        return (
-            torch.bfloat16
-            if torch.cuda.is_bf16_supported(including_emulation=False)
-            else torch.float16
-        )
-    if device.type == "cpu" and torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
-        probe = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-        return torch.bfloat16 if probe() else None
-    return None
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return ["bf16", "fp16"] if native else ["fp16"]
+    if device.type != "cpu":
+        return []
+    found = []
+    if _has("_is_amx_tile_supported") or _has("_is_avx512_bf16_supported"):
+        found.append("bf16")
+    half = getattr(torch.ops.mkldnn, "_is_mkldnn_fp16_supported", None)
+    if half is not None and half() and torch.backends.cpu.get_cpu_capability() == "AVX512":
+        found.append("fp16")
+    # Folding alone already saves a third for networks with batch-norm.
+    return [*found, "fp32"]
+
+
+def _has(feature: str) -> bool:
+    probe = getattr(torch.cpu, feature, None)
+    try:
+        return bool(probe and probe())
+    except RuntimeError:
+        return False

@@ -1,0 +1,202 @@
+"""Make a frozen network cheaper to run on a CPU without changing what it computes.
+
+Batch-norm is folded into the convolution before it, and oneDNN applies the activation while it
+writes a layer's result, with weights laid out beforehand. What follows what is found by running
+the network once; the caller compares results, so a wrong guess costs speed, never accuracy.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from timm.layers.conv2d_same import Conv2dSame
+from timm.layers.padding import pad_same
+from torch import Tensor, nn
+
+_ACTIVATIONS: dict[type[nn.Module], tuple[str, list[float], str]] = {
+    nn.ReLU: ("relu", [], ""),
+    nn.ReLU6: ("hardtanh", [0.0, 6.0], ""),
+    nn.GELU: ("gelu", [], "none"),
+    nn.SiLU: ("swish", [], ""),
+}
+_NONE: tuple[str, list[float], str] = ("none", [], "")
+
+
+def available() -> bool:
+    """Whether this torch has oneDNN's fused layers."""
+    return torch.backends.mkldnn.is_available() and all(
+        hasattr(torch.ops.mkldnn, name)
+        for name in ("_convolution_pointwise", "_linear_pointwise", "_reorder_convolution_weight")
+    )
+
+
+class FusedConv(nn.Module):
+    """A convolution, batch-norm folded in, with its activation."""
+
+    def __init__(
+        self, layer: nn.Conv2d, activation: tuple[str, list[float], str], shape: list[int]
+    ) -> None:
+        super().__init__()
+        self.same = isinstance(layer, Conv2dSame)
+        self.kernel_size = list(layer.kernel_size)
+        self.padding = [0, 0] if self.same else [int(p) for p in layer.padding]
+        self.stride, self.dilation, self.groups = (
+            list(layer.stride),
+            list(layer.dilation),
+            layer.groups,
+        )
+        self.activation = activation
+        self.bias = layer.bias
+        # oneDNN's own layout: an opaque tensor, so it is no parameter.
+        self.packed = torch.ops.mkldnn._reorder_convolution_weight(
+            layer.weight.detach(), self.padding, self.stride, self.dilation, self.groups, shape
+        )
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B E h w"]:
+        """Convolve and activate."""
+        if self.same:
+            x = pad_same(x, self.kernel_size, self.stride, self.dilation)
+        return torch.ops.mkldnn._convolution_pointwise(
+            x,
+            self.packed,
+            self.bias,
+            self.padding,
+            self.stride,
+            self.dilation,
+            self.groups,
+            *self.activation,
+        )
+
+
+class FusedLinear(nn.Module):
+    """A linear layer with its activation."""
+
+    def __init__(
+        self, layer: nn.Linear, activation: tuple[str, list[float], str], shape: list[int]
+    ) -> None:
+        super().__init__()
+        self.activation = activation
+        self.bias = layer.bias
+        rows = 1
+        for length in shape[:-1]:
+            rows *= length
+        self.packed = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), rows)
+
+    def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... E"]:
+        """Multiply and activate."""
+        return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, *self.activation)
+
+
+class _Trace:
+    """Which layer reads which layer's result, from one run."""
+
+    def __init__(self) -> None:
+        self.maker: dict[int, tuple[nn.Module, int]] = {}
+        self.kept: list[Any] = []
+        self.calls: dict[nn.Module, int] = {}
+        self.reads: list[tuple[nn.Module, nn.Module]] = []
+        self.shapes: dict[nn.Module, list[int]] = {}
+
+    def before(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        self.calls[module] = self.calls.get(module, 0) + 1
+        x = inputs[0]
+        if isinstance(x, Tensor):
+            self.shapes[module] = list(x.shape)
+            maker, version = self.maker.get(id(x), (None, 0))
+            # The version tells whether something was added in place in between.
+            if maker is not None and version == x._version:
+                self.reads.append((maker, module))
+
+    def after(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        if isinstance(output, Tensor):
+            # Kept alive, so that no later tensor gets the same id.
+            self.kept.append(output)
+            self.maker[id(output)] = (module, output._version)
+
+    def pairs(self) -> list[tuple[nn.Module, nn.Module]]:
+        """Layers that ran once, followed by layers that ran once."""
+        return [(a, b) for a, b in self.reads if self.calls[a] == self.calls[b] == 1]
+
+
+def _trace(network: nn.Module, run: Callable[[], object]) -> _Trace:
+    trace = _Trace()
+    kinds = (nn.Conv2d, nn.Linear, nn.BatchNorm2d, *_ACTIVATIONS)
+    hooks = []
+    for module in network.modules():
+        if isinstance(module, kinds):
+            hooks.append(module.register_forward_pre_hook(trace.before))
+            hooks.append(module.register_forward_hook(trace.after))
+    try:
+        run()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return trace
+
+
+def _replace(network: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    for parent in network.modules():
+        for name, child in parent.named_children():
+            if child is old:
+                setattr(parent, name, new)
+
+
+def fold_batch_norm(network: nn.Module, run: Callable[[], object]) -> int:
+    """Fold batch-norm in place.
+
+    Args:
+        network: In evaluation mode, without gradients.
+        run: Runs the network on a few images, outside inference mode.
+
+    Returns:
+        Number of layers folded.
+    """
+    folded = 0
+    for layer, norm in _trace(network, run).pairs():
+        if not (isinstance(layer, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)):
+            continue
+        if norm.running_mean is None or norm.running_var is None or norm.training:
+            continue
+        scale = torch.rsqrt(norm.running_var.double() + norm.eps)
+        scale = scale if norm.weight is None else scale * norm.weight.detach().double()
+        shift = 0.0 if norm.bias is None else norm.bias.detach().double()
+        bias = 0.0 if layer.bias is None else layer.bias.detach().double()
+        weight = layer.weight.detach().double() * scale.view(-1, 1, 1, 1)
+        layer.weight = nn.Parameter(weight.to(layer.weight.dtype), requires_grad=False)
+        offset = (bias - norm.running_mean.double()) * scale + shift
+        layer.bias = nn.Parameter(offset.to(layer.weight.dtype), requires_grad=False)
+        # timm's BatchNormAct2d holds its activation.
+        rest = getattr(norm, "act", None)
+        _replace(network, norm, rest if isinstance(rest, nn.Module) else nn.Identity())
+        folded += 1
+    return folded
+
+
+def fuse_layers(network: nn.Module, run: Callable[[], object]) -> int:
+    """Replace convolutions and linear layers by oneDNN's fused ones, in place.
+
+    Call it after the network has its final dtype.
+
+    Returns:
+        Number of layers replaced.
+    """
+    trace = _trace(network, run)
+    follows = {a: b for a, b in trace.pairs() if type(b) in _ACTIVATIONS}
+    fused = 0
+    for layer in [m for m in network.modules() if m in trace.shapes]:
+        act = follows.get(layer)
+        kind = _NONE if act is None else _ACTIVATIONS[type(act)]
+        if isinstance(act, nn.GELU) and act.approximate != "none":
+            kind = ("gelu", [], "tanh")
+        if isinstance(layer, nn.Conv2d) and isinstance(layer.padding, tuple):
+            new: nn.Module = FusedConv(layer, kind, trace.shapes[layer])
+        elif isinstance(layer, nn.Linear):
+            new = FusedLinear(layer, kind, trace.shapes[layer])
+        else:
+            continue
+        _replace(network, layer, new)
+        if act is not None:
+            _replace(network, act, nn.Identity())
+        fused += 1
+    return fused
