@@ -97,10 +97,25 @@ def views(name):
     return MultiView(specs=tuple(specs))
 
 
+class RememberingSource(BatchSource):
+    """Makes each batch once per test session: shape checks make views slow."""
+
+    made = {}
+
+    def batch(self, step, micro=0, micros=1, rank=0, world=1):
+        key = (self.name, len(self.rows), self.batch_size, self.seed, self.maker.dtype)
+        key += (step, micro, micros, rank, world)
+        if key not in self.made:
+            self.made[key] = super().batch(step, micro, micros, rank, world)
+        return self.made[key]
+
+
 def source(name="mocov2", *, batch_size=8, photos=32, seed=0):
-    return BatchSource(
+    result = RememberingSource(
         ArrayStore(photos), np.arange(photos), views(name), batch_size=batch_size, seed=seed
     )
+    result.name = name
+    return result
 
 
 def train_config(**settings):

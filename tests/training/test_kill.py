@@ -9,6 +9,8 @@ import children
 import tiny
 from fieldmark.training import checkpoint
 
+pytestmark = pytest.mark.slow
+
 
 def run(folder, **settings):
     """Train in a process of its own; exit code and what it said."""
@@ -62,13 +64,11 @@ def test_killed_and_run_again(tmp_path, whole, settings):
     killed_and_run_again(tmp_path / "run", settings, whole)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("settings", MANY, ids=str)
 def test_killed_at_many_places(tmp_path, whole, settings):
     killed_and_run_again(tmp_path / "run", settings, whole)
 
 
-@pytest.mark.slow
 def test_killed_again_and_again(tmp_path, whole):
     folder = tmp_path / "run"
     for step in range(7):

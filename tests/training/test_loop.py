@@ -173,13 +173,14 @@ def test_nan_stops_before_the_step_and_names_the_photos(tmp_path, where, monkeyp
     method = tiny.method("mocov2", kind=Bad)
     source = tiny.source()
     config = tiny.train_config(checkpoint_seconds=0)
-    with pytest.raises(NonFiniteError, match=r"before step 6.*step-00000005") as caught:
+    with pytest.raises(
+        NonFiniteError, match=r"before step 6.*healthy is .*step-00000004"
+    ) as caught:
         fit(method, source, config, tmp_path, health=look(method))
     assert sorted(caught.value.rows) == sorted(source.batch(5).rows.tolist())
     assert all(torch.isfinite(value).all() for value in method.state_dict().values())
     kept = [path.name for path in checkpoint.available(tmp_path / "checkpoints")]
     assert kept == ["step-00000004", "step-00000005"]
-    assert "step-00000004" in str(caught.value)  # the healthy one
     assert len(read_metrics(tmp_path, "train")) == 5
 
 

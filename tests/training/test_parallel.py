@@ -15,6 +15,8 @@ from fieldmark.training import checkpoint
 from fieldmark.training.log import read_metrics
 from fieldmark.training.loop import fit
 
+pytestmark = pytest.mark.slow
+
 
 def together(out, epochs, fault="none"):
     rendezvous = f"file://{out / 'rendezvous'}"
@@ -77,7 +79,6 @@ def test_only_the_first_process_writes(pair):
     assert [line["step"] for line in lines] == list(range(1, 13))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "name"),
     [
@@ -97,7 +98,6 @@ def test_faults_are_noticed(fault, name, tmp_path):
     assert max(loss, state) > 1e-3
 
 
-@pytest.mark.slow
 def test_three_hundred_steps_stay_together(tmp_path):
     together(tmp_path, 75)
     for name in METHODS:
@@ -106,7 +106,6 @@ def test_three_hundred_steps_stay_together(tmp_path):
         assert loss < 1e-3, name
 
 
-@pytest.mark.slow
 def test_torchrun_with_its_defaults(tmp_path):
     command = [
         sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2",

@@ -83,10 +83,12 @@ class MoCoV2(Method):
 
     @torch.no_grad()
     def _encode_key(self, images: Tensor, step: int) -> Tensor:
-        def encode(images: Tensor) -> Tensor:
-            return self.teacher_head(self.teacher(images).pooled)
+        if batch_statistics(self.teacher):
+            return shuffled(self._encode, images, step)
+        return self._encode(images)
 
-        return shuffled(encode, images, step) if batch_statistics(self.teacher) else encode(images)
+    def _encode(self, images: Tensor) -> Tensor:
+        return self.teacher_head(self.teacher(images).pooled)
 
     def after_step(self, progress: Progress, carry: dict[str, Tensor]) -> None:
         """The teacher follows; the newest keys replace the oldest."""

@@ -1,7 +1,7 @@
 """Stops a run that goes wrong, says why and what to do, before a good checkpoint is replaced."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from fieldmark.errors import CollapseError, NonFiniteError, TrainingError
@@ -14,7 +14,11 @@ _REMEDY_RATE = (
 
 
 def check_finite(
-    values: dict[str, float], step: int, rows: Sequence[int], precision: str, kept: str
+    values: dict[str, float],
+    step: int,
+    rows: Sequence[int],
+    precision: str,
+    kept: Callable[[], str],
 ) -> None:
     """Refuse to make a step with NaN or infinity in loss or gradient.
 
@@ -23,7 +27,7 @@ def check_finite(
         step: The step that would have been made, counted from 1.
         rows: Catalog rows of the photos in the batch.
         precision: Arithmetic in use.
-        kept: What is still good, in words.
+        kept: Says what is still good.
 
     Raises:
         NonFiniteError: With ``step`` and ``rows`` as attributes.
@@ -38,7 +42,7 @@ def check_finite(
     error = NonFiniteError(
         f"training stopped before step {step}: "
         + " and ".join(f"{name} is {value}" for name, value in wrong.items())
-        + f" on the photos of rows {listed}; only finite numbers can be trained on. {kept} {advice}."
+        + f" on the photos of rows {listed}; only finite numbers can be trained on. {kept()} {advice}."
     )
     error.step, error.rows = step, tuple(rows)  # type: ignore[attr-defined]
     raise error
@@ -64,7 +68,7 @@ class Guard:
         self.smooth, self.seen, self.start = state["smooth"], state["seen"], state["start"]
         self.lowest = math.inf if state["lowest"] is None else state["lowest"]
 
-    def check_loss(self, loss: float, step: int, kept: str) -> None:
+    def check_loss(self, loss: float, step: int, kept: Callable[[], str]) -> None:
         """Judge one step's loss.
 
         Raises:
@@ -82,10 +86,10 @@ class Guard:
             raise TrainingError(
                 f"training diverged: at step {step} the smoothed loss is {self.smooth:.3g}, more "
                 f"than {self.config.divergence:g} times its lowest value {self.lowest:.3g} "
-                f"(train.guard.divergence). {kept} {_REMEDY_RATE}."
+                f"(train.guard.divergence). {kept()} {_REMEDY_RATE}."
             )
 
-    def check_health(self, health: dict[str, float], step: int, kept: str) -> None:
+    def check_health(self, health: dict[str, float], step: int, kept: Callable[[], str]) -> None:
         """Judge one look at the features.
 
         Raises:
@@ -95,7 +99,7 @@ class Guard:
         if not all(math.isfinite(value) for value in health.values()):
             raise NonFiniteError(
                 f"training stopped after step {step}: features hold NaN or infinity. "
-                f"{kept} {_REMEDY_RATE}."
+                f"{kept()} {_REMEDY_RATE}."
             )
         if self.start is None:
             self.start = dict(health)
@@ -111,7 +115,7 @@ class Guard:
                 f"features collapsed: after step {step} photos look nearly alike to the network "
                 f"(feature spread {spread:.4f}, {spread0:.4f} at the start; effective rank "
                 f"{rank:.1f}, {rank0:.1f} at the start; view recall {health['view_recall']:.2f}). "
-                f"{kept} Usual causes: a teacher that follows too fast (raise method.momentum "
+                f"{kept()} Usual causes: a teacher that follows too fast (raise method.momentum "
                 "towards 0.999), too high a learning rate, or a batch or queue too small for its "
                 f"temperature. {_REMEDY_RATE}; freeze batch-norm (backbone.normalization='frozen')."
             )

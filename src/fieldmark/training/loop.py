@@ -163,6 +163,7 @@ class _Run:
         layout = torch.channels_last if config.channels_last else torch.contiguous_format
         self.method = method.to(device=device, memory_format=layout)  # type: ignore[call-overload]
         self.optimizer: Optimizer = build_optimizer(method, config)
+        self.trained = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.guard = Guard(config.guard)
         self.total = config.epochs * source.steps_per_epoch
         self.observer = Observer()
@@ -327,7 +328,7 @@ class _Run:
             rows.append(batch.rows)
         self.scaler.unscale_(self.optimizer)
         self.method.before_step(progress)
-        gradients = [p.grad for p in self.method.parameters() if p.grad is not None]
+        gradients = [p.grad for p in self.trained if p.grad is not None]
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
         names = list(outputs[0].parts)
         losses = torch.stack([output.loss for output in outputs]).detach().float().mean()
@@ -370,7 +371,7 @@ class _Run:
             # fp16 overflows now and then; the scaler leaves that step out and lowers its scale.
             values = {name: value for name, value in values.items() if name != "grad_norm"}
         photos = runtime.gather(torch.cat(rows)).tolist() if not _finite(values) else []
-        check_finite(values, step, photos, self.precision, self._kept())
+        check_finite(values, step, photos, self.precision, self._kept)
 
     # After a step
 
@@ -390,7 +391,7 @@ class _Run:
             self.log.time(
                 {"step": step, "images_per_second": round(rate, 2), "unix_time": time.time()}
             )
-        self.guard.check_loss(values["loss"], step, self._kept())
+        self.guard.check_loss(values["loss"], step, self._kept)
 
     def _look(self, step: int) -> bool:
         """Look at health where it is due; returns whether it was, and was good."""
@@ -402,7 +403,7 @@ class _Run:
             measures = self.probe.look(encoder, self.precision)
             self.log.write(step, epoch, measures, kind="health")
             self.observer.health(epoch, measures)
-            self.guard.check_health(measures, step, self._kept())
+            self.guard.check_health(measures, step, self._kept)
         return True
 
     def _kept(self) -> str:
