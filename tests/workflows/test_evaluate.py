@@ -6,16 +6,15 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from fieldmark.encoder import Encoder
-from fieldmark.errors import LabelError
+from fieldmark.encoder import Embedded, Encoder, _prepare
+from fieldmark.errors import LabelError, PhotoError
 from fieldmark.evaluation.evaluate import EvalConfig, EvalResult
-from fieldmark.workflows import evaluate as workflow
 from fieldmark.workflows.evaluate import evaluate
 
 FAST = EvalConfig(bootstrap_samples=200, fractions=(0.5,), subset_seeds=1)
 
 
-class ColourEncoder:
+class ColourEncoder(Encoder):
     """Embeds the mean colour of a photo, with as much noise as asked for."""
 
     dim, size, post = 3, 32, "plain"
@@ -24,28 +23,16 @@ class ColourEncoder:
         self.noise = noise
 
     def stream(self, photos, *, batch_size):
-        inner = Encoder.__new__(Encoder)  # only its reading of photos is used
         for position, photo in enumerate(photos):
-            look = workflow_look(inner, position, photo)
-            vector = None
-            if look.image is not None:
-                colour = np.asarray(look.image, np.float64).reshape(-1, 3).mean(axis=0) / 255 - 0.5
-                noise = np.random.default_rng(position).normal(0, 1, 3)
-                vector = (colour + self.noise * noise).astype(np.float32)
-                vector /= np.linalg.norm(vector)
-            from fieldmark.encoder import Embedded
-
-            yield Embedded(position, vector, look.problem)
-
-
-def workflow_look(inner, position, photo):
-    from fieldmark.encoder import Look, _prepare
-    from fieldmark.errors import PhotoError
-
-    try:
-        return Look(position, *_prepare(photo, 32, 1.0))
-    except PhotoError as error:
-        return Look(position, None, error)
+            try:
+                image, problem = _prepare(photo, 32, 1.0)
+            except PhotoError as error:
+                yield Embedded(position, None, error)
+                continue
+            colour = image.reshape(-1, 3).mean(axis=0) / 255 - 0.5
+            noise = np.random.default_rng(position).normal(0, 1, 3)
+            vector = (colour + self.noise * noise).astype(np.float32)
+            yield Embedded(position, vector / np.linalg.norm(vector), problem)
 
 
 COLOURS = {"red": (220, 40, 40), "green": (40, 200, 60), "blue": (30, 60, 220)}
@@ -65,9 +52,7 @@ def birds(tmp_path, monkeypatch):
             lines.append(f"photos/{file.name},{name},{'train' if i < 4 else 'test'}")
     (tmp_path / "split.csv").write_text("\n".join(lines) + "\n")
     made = {"good": ColourEncoder(), "poor": ColourEncoder(noise=1.0)}
-    monkeypatch.setattr(
-        workflow, "Encoder", type("E", (), {"load": lambda place, device: made[place.name]})
-    )
+    monkeypatch.setattr(Encoder, "load", lambda place, device: made[place.name])
     return tmp_path
 
 
