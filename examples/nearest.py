@@ -19,7 +19,7 @@ def nearest(run: Path, photos: Path, query: Path, count: int = 5) -> list[tuple[
     embeddings = np.stack([item.embedding for item in found])
     similarity = embeddings @ encoder.embed_file(query)
     best = np.argsort(-similarity, kind="stable")[:count]
-    return [(catalog[found[i].index].path, float(similarity[i])) for i in best]
+    return [(catalog[found[i].position].path, float(similarity[i])) for i in best]
 
 
 if __name__ == "__main__":

@@ -63,8 +63,8 @@ def pair(tmp_path_factory):
 def test_two_processes_equal_one(name, pair, tmp_path):
     alone(name, tmp_path, 3)
     loss, state = difference(tmp_path, pair / name)
-    assert loss < 1e-4
-    assert state < 1e-4
+    assert loss < 1e-3
+    assert state < 1e-3
 
 
 def test_two_processes_that_accumulate_equal_one_that_does_not(pair, tmp_path):
