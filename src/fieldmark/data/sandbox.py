@@ -267,11 +267,14 @@ class DecodePool:
 
     def _map_here(self, jobs: Iterable[Job]) -> Iterator[Reply]:
         worker = Worker(self._setup)
-        for job in jobs:
-            reply, pixels = worker.run([job.id, *job.location, job.box])
-            # Through the message form, so that both ways give the same.
-            plain = json.loads(json.dumps(reply))
-            yield self._reply(plain, b"" if pixels is None else bytes(pixels))
+        try:
+            for job in jobs:
+                reply, pixels = worker.run([job.id, *job.location, job.box])
+                # Through the message form, so that both ways give the same.
+                plain = json.loads(json.dumps(reply))
+                yield self._reply(plain, b"" if pixels is None else bytes(pixels))
+        finally:
+            worker.close()
 
     def _fill(
         self, source: Iterator[Job], again: deque[Job], selector: selectors.BaseSelector

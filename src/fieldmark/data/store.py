@@ -6,7 +6,7 @@ Files of a store, in ``FOLDER/<short side>px-v1``:
 - ``journal.jsonl``: what has been decoded so far, one line a photo, appended only after its pixels
   are on disk. It is keyed by content, so a build that was killed, and a folder that has changed,
   go on from it;
-- ``index.npz``, ``rows.jsonl``: where each catalog row lies, replaced as a whole when a build ends.
+- ``index.npz``: settings, and where each catalog row lies; replaced as a whole when a build ends.
 """
 
 import contextlib
@@ -17,6 +17,7 @@ import math
 import os
 import shutil
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -36,7 +37,6 @@ from fieldmark.storage import (
     sync_file,
     write_atomic,
     write_json,
-    write_text,
 )
 
 _VERSION = 1
@@ -177,13 +177,16 @@ class PhotoStore:
 
     def __init__(self, folder: Path, *, include_damaged: bool | None = None) -> None:
         try:
-            settings = json.loads((folder / "store.json").read_text(encoding="utf-8"))
             with np.load(folder / "index.npz", allow_pickle=False) as index:
+                settings = json.loads(index["settings"].tobytes())
                 self.offsets: Int64[np.ndarray, " N"] = index["offsets"]
                 self.shapes: Int32[np.ndarray, "N 2"] = index["shapes"]
                 self.originals: Int32[np.ndarray, "N 2"] = index["originals"]
                 self._damaged = index["damaged"]
-        except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
+            ends = self.offsets + 3 * self.shapes.astype(np.int64).prod(axis=1)
+            if ends.max(initial=0) > (folder / "pixels.bin").stat().st_size:
+                raise ValueError("pixels.bin is shorter than it was")
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise ArtifactError(
                 f"{folder} is not a finished photo store ({error}). Build it again with the same "
                 "command; what was decoded is reused."
@@ -295,7 +298,8 @@ class PhotoStore:
 
     @cached_property
     def _rows(self) -> list[dict[str, Any]]:
-        lines = (self.folder / "rows.jsonl").read_text(encoding="utf-8").split("\n")
+        with np.load(self.folder / "index.npz", allow_pickle=False) as index:
+            lines = index["rows"].tobytes().decode().split("\n")
         return [json.loads(line) for line in lines if line]
 
     @property
@@ -482,17 +486,23 @@ class _Builder:
                     item["sha256"] = error[2]
             lines.append(json.dumps(item) + "\n")
         self._trim()
-        buffer = io.BytesIO()
-        np.savez(buffer, offsets=offsets, shapes=shapes, originals=originals, damaged=damaged)
         settings = {
             "version": _VERSION,
             "short_side": self._short_side,
             "max_aspect": MAX_ASPECT,
             "include_damaged": include_damaged,
-            "photos": int((offsets >= 0).sum()),
         }
-        write_text(self._folder / "rows.jsonl", "".join(lines))
-        write_json(self._folder / "store.json", settings)
+        # One file, so that a kill between two of them cannot leave rows of different builds.
+        buffer = io.BytesIO()
+        np.savez(
+            buffer,
+            settings=np.frombuffer(json.dumps(settings).encode(), np.uint8),
+            rows=np.frombuffer("".join(lines).encode(), np.uint8),
+            offsets=offsets,
+            shapes=shapes,
+            originals=originals,
+            damaged=damaged,
+        )
         write_atomic(self._folder / "index.npz", lambda file: file.write(buffer.getvalue()))
 
     def _trim(self) -> None:

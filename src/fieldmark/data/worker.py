@@ -60,6 +60,9 @@ class _PixelFile:
         self._descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         self._at = self._end = 0
 
+    def close(self) -> None:
+        os.close(self._descriptor)
+
     def append(self, data: memoryview) -> int:
         if self._at + len(data) > self._end:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX)
@@ -124,6 +127,11 @@ class Worker:
         self._pixels = _PixelFile(setup["pixels"]) if setup["pixels"] else None
         self._known: set[str] = set(setup["known"])
         self._current = current
+
+    def close(self) -> None:
+        """Give back what is open."""
+        if self._pixels is not None:
+            self._pixels.close()
 
     def run(self, job: list[Any]) -> tuple[dict[str, Any], memoryview | None]:
         """Decode one job ``[id, file, offset, size, box]``; never raises for a bad photo."""
