@@ -58,7 +58,9 @@ def test_a_file_alone_is_enough(tmp_path, state):
 
 
 def test_constructor_arguments_come_from_the_metadata(tmp_path):
-    config = BackboneConfig(name="mobilenetv2_035", weights="random", arguments={"pad_type": "same"})
+    config = BackboneConfig(
+        name="mobilenetv2_035", weights="random", arguments={"pad_type": "same"}
+    )
     made = Backbone.build(config, size=64)
     metadata = {"arch": "mobilenetv2_035", "pad_type": "same"}
     file = write(tmp_path / "w.safetensors", made.network.state_dict(), metadata)
