@@ -73,7 +73,7 @@ def test_train_prints_one_object_on_the_last_line_of_stdout(run, photos, tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["train", "EMPTY", "--out", "NEW", "--recipe", "smoke"], "no photos"),
+        (["train", "EMPTY", "--out", "NEW", "--recipe", "smoke"], "no photo in"),
         (["train", "ABSENT", "--out", "NEW", "--recipe", "smoke"], "ABSENT"),
         (["train", "PHOTOS", "--out", "NEW", "--recipe", "smok"], "did you mean 'smoke'"),
         (["train", "PHOTOS", "--out", "NEW", "--set", "method.temprature=1"], "temperature"),

@@ -377,7 +377,7 @@ def _prepare(
             damage = PhotoError(code, detail)
         return look_at(decoded.pixels, size, crop), damage
     if isinstance(photo, Image.Image):
-        photo = np.asarray(photo.convert("RGB"))
+        photo = np.array(photo.convert("RGB"))  # a copy: torch wants it writable
     if isinstance(photo, Tensor) and photo.ndim == 3 and photo.shape[0] == 3:
         if photo.is_floating_point():
             return look_at_tensor(photo.detach(), size, crop), None
