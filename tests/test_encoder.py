@@ -188,13 +188,13 @@ def test_every_kind_of_photo_gives_the_same_embedding(encoder, photo_arrays, fol
         [str(file) for file in files],
         [file.read_bytes() for file in files],
         [Image.fromarray(pixels) for pixels in photo_arrays],
-        [torch.from_numpy(pixels).permute(2, 0, 1) for pixels in photo_arrays],
+        [torch.from_numpy(pixels.copy()).permute(2, 0, 1) for pixels in photo_arrays],
         (pixels for pixels in photo_arrays),
         folder,
     ):
         cosine = (encoder.embed(photos, batch_size=3) * expected).sum(1)
         assert cosine.min() > 0.98
-    floats = [torch.from_numpy(pixels).permute(2, 0, 1) / 255 for pixels in photo_arrays]
+    floats = [torch.from_numpy(pixels.copy()).permute(2, 0, 1) / 255 for pixels in photo_arrays]
     assert (encoder.embed(floats) * expected).sum(1).min() > 0.999
     stacked = np.stack([photo_arrays[5]] * 2)
     np.testing.assert_allclose(encoder.embed(stacked), expected[[5, 5]], atol=1e-5)
