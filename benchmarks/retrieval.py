@@ -10,8 +10,8 @@ import time
 import numpy as np
 import psutil
 import torch
-from _record import record
 
+from _record import record
 from fieldmark.evaluation.retrieval import evaluate_retrieval
 
 
