@@ -121,7 +121,7 @@ def _notes(recipe: Recipe, photos: int, how: str) -> list[str]:
         )
     if recipe.backbone.normalization == "train" and how != "random":
         notes.append(
-            "batch-norm in train mode usually makes a pretrained start worse (docs/results.md); "
+            "batch-norm in train mode made pretrained starts worse in early trials; "
             "the recipe 'gentle' freezes it."
         )
     return notes
