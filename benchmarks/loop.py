@@ -76,6 +76,8 @@ def build(arguments, device):
         device=device,
         dtype=dtype,
     )
+    if arguments.products:
+        source.maker.products = torch.bfloat16
     return kind(config, backbone), source, store
 
 
@@ -215,8 +217,10 @@ def main():
         parser.error("lightly is not installed; install it in a throw-away environment")
     device = runtime.pick_device(arguments.device)
     runtime.tune_allocator()
-    method, source, store = build(arguments, device)
     asked = arguments.precision
+    # What the loop itself does when the arithmetic is left to it.
+    arguments.products = asked == "auto" and device.type == "cpu"
+    method, source, store = build(arguments, device)
     if asked == "auto":
         from fieldmark.training.precision import decide
 

@@ -224,10 +224,15 @@ class _Run:
         """What follows from the arithmetic that was decided."""
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         maker = getattr(self.source, "maker", None)
-        if self.precision == "bf16" and maker is not None:
-            # The network's first layer would round its images anyway, and making views in bf16 is
-            # several times faster on processors that multiply in it.
+        if maker is None:
+            return
+        if self.precision == "bf16":
+            # The network's first layer would round its images anyway.
             maker.dtype = torch.bfloat16
+        elif self.config.precision == "auto" and self.device.type == "cpu":
+            # Several times faster on processors that multiply in bf16, and within the rounding of
+            # an 8-bit pixel: worth it for a float32 network too, unless float32 was asked for.
+            maker.products = torch.bfloat16
 
     def _begin(self, done: int) -> None:
         per_epoch, config = self.source.steps_per_epoch, self.config
