@@ -100,11 +100,13 @@ def inject(fault):
         runtime.data_parallel = lambda module: module
     elif fault == "keys not gathered":
         runtime.gather_with_gradient = lambda x: x
+    elif fault == "statistics not synchronised":
+        loop.synchronize_statistics = lambda module: None
     elif fault != "none":
         raise ValueError(fault)
 
 
-def train_together(out, rendezvous, rank, world, epochs, fault):
+def train_together(out, rendezvous, rank, world, epochs, fault, lr=0.02):
     """One of several processes that train every method in turn."""
     inject(fault)
     settings = {}
@@ -112,11 +114,11 @@ def train_together(out, rendezvous, rank, world, epochs, fault):
         settings = {"rendezvous": rendezvous, "rank": rank, "world": world}
     with runtime.processes(timeout_seconds=120, **settings):
         for name in METHODS:
-            config = tiny.train_config(epochs=epochs, lr=0.02)
-            fit(tiny.method(name), tiny.source(name), config, Path(out) / name)
+            config = tiny.train_config(epochs=epochs, lr=lr)
+            fit(tiny.exact_method(name), tiny.source(name), config, Path(out) / name)
         if fault == "none":
-            config = tiny.train_config(epochs=epochs, lr=0.02, accumulate=2)
-            fit(tiny.method("mocov2"), tiny.source(), config, Path(out) / "accumulated")
+            config = tiny.train_config(epochs=epochs, lr=lr, accumulate=2)
+            fit(tiny.exact_method("mocov2"), tiny.source(), config, Path(out) / "accumulated")
 
 
 if __name__ == "__main__":  # as torchrun starts it

@@ -18,7 +18,7 @@ from fieldmark.training.loop import fit
 pytestmark = pytest.mark.slow
 
 
-def together(out, epochs, fault="none"):
+def together(out, epochs, fault="none", lr=0.02):
     rendezvous = f"file://{out / 'rendezvous'}"
     processes = [
         children.start(
@@ -30,6 +30,7 @@ def together(out, epochs, fault="none"):
             2,
             epochs,
             fault,
+            lr,
         )
         for rank in range(2)
     ]
@@ -37,8 +38,9 @@ def together(out, epochs, fault="none"):
     assert codes == [0, 0], [(out / f"said-{rank}").read_text() for rank in range(2)]
 
 
-def alone(name, out, epochs):
-    fit(tiny.method(name), tiny.source(name), tiny.train_config(epochs=epochs, lr=0.02), out)
+def alone(name, out, epochs, lr=0.02):
+    config = tiny.train_config(epochs=epochs, lr=lr)
+    fit(tiny.exact_method(name), tiny.source(name), config, out)
 
 
 def difference(first, second):
@@ -63,15 +65,15 @@ def pair(tmp_path_factory):
 def test_two_processes_equal_one(name, pair, tmp_path):
     alone(name, tmp_path, 3)
     loss, state = difference(tmp_path, pair / name)
-    assert loss < 1e-3
-    assert state < 1e-3
+    assert loss < 1e-6  # the log keeps single precision
+    assert state < 1e-9
 
 
 def test_two_processes_that_accumulate_equal_one_that_does_not(pair, tmp_path):
     alone("mocov2", tmp_path, 3)
     loss, state = difference(tmp_path, pair / "accumulated")
-    assert loss < 1e-4
-    assert state < 1e-4
+    assert loss < 1e-6
+    assert state < 1e-9
 
 
 def test_only_the_first_process_writes(pair):
@@ -85,6 +87,7 @@ def test_only_the_first_process_writes(pair):
         ("queue not gathered", "mocov2"),
         ("gradients not averaged", "mocov2"),
         ("keys not gathered", "simclr"),
+        ("statistics not synchronised", "mocov3"),
     ],
 )
 def test_faults_are_noticed(fault, name, tmp_path):
@@ -99,9 +102,11 @@ def test_faults_are_noticed(fault, name, tmp_path):
 
 
 def test_three_hundred_steps_stay_together(tmp_path):
-    together(tmp_path, 75)
+    # At ten times this rate SimCLR on eight photos a batch is chaotic: the last bit of a float64
+    # grows to a percent within these steps.
+    together(tmp_path, 75, lr=0.002)
     for name in METHODS:
-        alone(name, tmp_path / "alone" / name, 75)
+        alone(name, tmp_path / "alone" / name, 75, lr=0.002)
         loss, _ = difference(tmp_path / "alone" / name, tmp_path / name)
         assert loss < 1e-3, name
 
@@ -116,4 +121,5 @@ def test_torchrun_with_its_defaults(tmp_path):
     assert done.returncode == 0, done.stderr
     alone("mocov2", tmp_path / "alone", 3)
     loss, state = difference(tmp_path / "alone", tmp_path / "mocov2")
-    assert max(loss, state) < 1e-4
+    assert loss < 1e-6
+    assert state < 1e-9

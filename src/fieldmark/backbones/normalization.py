@@ -4,6 +4,7 @@ Fine-tuning trained weights with batch statistics costs more than any loss gains
 (findings: nine points of rank-1 after two epochs), so the choice is explicit.
 """
 
+import functools
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
@@ -18,6 +19,67 @@ from fieldmark.errors import InputError
 Normalization = Literal["frozen", "slow", "train"]
 
 _NORMS = (_BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.InstanceNorm2d)
+
+
+class Synced:
+    """Mixed into a batch-norm class: training statistics are those of the batch of all processes.
+
+    Works with every backend, unlike ``torch.nn.SyncBatchNorm``, which needs a GPU. Computes in at
+    least float32, also under autocast.
+    """
+
+    def forward(self: Any, input: Float[Tensor, "B D ..."]) -> Float[Tensor, "B D ..."]:
+        """Normalise each channel over the batch of all processes."""
+        with torch.autocast(input.device.type, enabled=False):
+            if input.dtype in (torch.float16, torch.bfloat16):
+                input = input.float()
+            if not self.training or runtime.world_size() == 1:
+                return super().forward(input)  # type: ignore[misc]
+            output = _normalize_together(self, input)
+            # timm's layers that normalise and activate in one.
+            for name in ("drop", "act"):
+                output = getattr(self, name)(output) if hasattr(self, name) else output
+            return output
+
+
+def _normalize_together(
+    layer: _BatchNorm, x: Float[Tensor, "B D ..."]
+) -> Float[Tensor, "B D ..."]:
+    axes = [axis for axis in range(x.ndim) if axis != 1]
+    shape = [1, -1] + [1] * (x.ndim - 2)
+    count = x.numel() // x.shape[1] * runtime.world_size()
+    mean = runtime.sum_with_gradient(x.sum(axes)) / count
+    centred = x - mean.view(shape)
+    variance = runtime.sum_with_gradient(centred.square().sum(axes)) / count
+    if layer.track_running_stats and layer.running_mean is not None:
+        with torch.no_grad():
+            layer.num_batches_tracked.add_(1)  # type: ignore[union-attr]
+            share = layer.momentum
+            if share is None:  # cumulative average
+                share = 1 / float(layer.num_batches_tracked)  # type: ignore[arg-type]
+            layer.running_mean.lerp_(mean, share)
+            layer.running_var.lerp_(variance * (count / max(1, count - 1)), share)  # type: ignore[union-attr]
+    output = centred * torch.rsqrt(variance + layer.eps).view(shape)
+    return output * layer.weight.view(shape) + layer.bias.view(shape) if layer.affine else output
+
+
+class SyncedBatchNorm(Synced, nn.BatchNorm1d):
+    """Batch normalisation of feature vectors over the batch of all processes."""
+
+
+@functools.cache
+def _synced(kind: type[_BatchNorm]) -> type[_BatchNorm]:
+    return type(f"Synced{kind.__name__}", (Synced, kind), {})
+
+
+def synchronize_statistics(module: nn.Module) -> None:
+    """Let every batch-norm layer see the batch of all processes from now on.
+
+    Changes the layers in place: their parameters, buffers and hooks stay as they are.
+    """
+    for layer in module.modules():
+        if isinstance(layer, _BatchNorm) and not isinstance(layer, Synced):
+            layer.__class__ = _synced(type(layer))
 
 
 def batch_norms(module: nn.Module) -> Iterator[_BatchNorm]:

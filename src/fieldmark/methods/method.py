@@ -34,7 +34,8 @@ class Method(nn.Module, ABC):
     """Whether one photo's loss depends on the others of its micro-batch, so that accumulating
     gradients over micro-batches is not the same as a larger batch."""
     synced_statistics: ClassVar[bool] = False
-    """Whether the student's batch-norm should see the batch of all processes."""
+    """Whether every batch-norm in training mode sees the batch of all processes; otherwise only
+    the heads' does, and each process's backbone sees its own share."""
 
     config: Any
     backbone: Backbone

@@ -3,37 +3,10 @@
 from collections.abc import Sequence
 from itertools import pairwise
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fieldmark import runtime
-
-
-class SyncedBatchNorm(nn.BatchNorm1d):
-    """Batch normalisation whose training statistics are those of the batch of all processes.
-
-    Works with every backend, unlike ``torch.nn.SyncBatchNorm``, which needs a GPU. Computes in at
-    least float32, also under autocast.
-    """
-
-    def forward(self, input: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
-        """Normalise each feature over the batch of all processes."""
-        with torch.autocast(input.device.type, enabled=False):
-            if input.dtype in (torch.float16, torch.bfloat16):
-                input = input.float()
-            if not self.training or runtime.world_size() == 1:
-                return super().forward(input)
-            count = len(input) * runtime.world_size()
-            mean = runtime.sum_with_gradient(input.sum(0)) / count
-            variance = runtime.sum_with_gradient((input - mean).square().sum(0)) / count
-            if self.running_mean is not None and self.running_var is not None:
-                with torch.no_grad():
-                    share = self.momentum or 0.1
-                    self.running_mean.lerp_(mean, share)
-                    self.running_var.lerp_(variance * (count / max(1, count - 1)), share)
-            output = (input - mean) * torch.rsqrt(variance + self.eps)
-            return output * self.weight + self.bias if self.affine else output
+from fieldmark.backbones.normalization import SyncedBatchNorm
 
 
 class MLPHead(nn.Module):

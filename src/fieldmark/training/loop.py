@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer
 
 from fieldmark import runtime, storage
+from fieldmark.backbones.normalization import synchronize_statistics
 from fieldmark.errors import ArtifactError, ConfigError
 from fieldmark.methods.method import Method
 from fieldmark.training import checkpoint, continuity, precision
@@ -198,6 +199,8 @@ class _Run:
         model: nn.Module = self.method
         if self.config.compile:
             model = cast(nn.Module, torch.compile(model))
+        if self.method.synced_statistics and runtime.world_size() > 1:
+            synchronize_statistics(self.method)
         self.model = runtime.data_parallel(model)
         self.speed = Speed(self.config.batch_size)
         self.saved_at, self.save_seconds = time.monotonic(), 0.0
