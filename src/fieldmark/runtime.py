@@ -5,6 +5,7 @@ import ctypes
 import datetime
 import os
 import platform
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any
@@ -196,12 +197,15 @@ def data_parallel(module: nn.Module) -> nn.Module:
     for tensor in [*module.parameters(), *module.buffers()]:
         broadcast(tensor.data)
     device = next(module.parameters()).device
-    return nn.parallel.DistributedDataParallel(
-        module,
-        device_ids=[device.index] if device.type == "cuda" else None,
-        broadcast_buffers=False,
-        gradient_as_bucket_view=True,
-    )
+    with warnings.catch_warnings():
+        # Its successor is not in all the versions of torch that we run with.
+        warnings.filterwarnings("ignore", message=".*broadcast_buffers", category=FutureWarning)
+        return nn.parallel.DistributedDataParallel(
+            module,
+            device_ids=[device.index] if device.type == "cuda" else None,
+            broadcast_buffers=False,
+            gradient_as_bucket_view=True,
+        )
 
 
 def no_gradient_averaging(module: nn.Module) -> AbstractContextManager[None]:

@@ -1,5 +1,6 @@
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -181,3 +182,21 @@ def test_an_empty_folder_is_refused(tmp_path):
     (tmp_path / "photos").mkdir()
     with pytest.raises(CatalogError, match="photos"):
         train(tmp_path / "photos", tmp_path / "run", load_recipe("smoke", SETS))
+
+
+def test_a_run_keeps_the_size_of_its_photos_when_the_disk_has_changed(
+    sample, tmp_path, monkeypatch
+):
+    said = []
+    recipe = load_recipe("smoke")
+    room = SimpleNamespace(free=1_000_000)
+    monkeypatch.setattr("fieldmark.data.store.shutil.disk_usage", lambda path: room)
+    small = photos.prepare(sample.photos, recipe, tmp_path, say=said.append)
+    assert small.store.short_side < photos.short_side(recipe, len(small.catalog))
+    assert "no room for more" in said[0]
+    room.free = 10**12
+    again = photos.prepare(sample.photos, recipe, tmp_path, say=said.append)
+    assert again.store.short_side == small.store.short_side
+    fresh = photos.prepare(sample.photos, recipe, tmp_path / "fresh", say=said.append)
+    assert fresh.store.short_side > small.store.short_side
+    assert len(said) == 2

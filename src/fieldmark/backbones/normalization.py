@@ -42,9 +42,7 @@ class Synced:
             return output
 
 
-def _normalize_together(
-    layer: _BatchNorm, x: Float[Tensor, "B D ..."]
-) -> Float[Tensor, "B D ..."]:
+def _normalize_together(layer: _BatchNorm, x: Float[Tensor, "B D ..."]) -> Float[Tensor, "B D ..."]:
     axes = [axis for axis in range(x.ndim) if axis != 1]
     shape = [1, -1] + [1] * (x.ndim - 2)
     count = x.numel() // x.shape[1] * runtime.world_size()

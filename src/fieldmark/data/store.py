@@ -529,6 +529,19 @@ def _nothing_usable(store: PhotoStore, catalog: Catalog) -> str:
     )
 
 
+def begun_short_side(folder: Path) -> int | None:
+    """Short side of the store that was built, or else begun, last in a folder; None for neither."""
+    try:
+        name = json.loads((folder / "current.json").read_text(encoding="utf-8"))["store"]
+    except (OSError, ValueError, KeyError):
+        begun = [p for p in folder.glob(f"*px-v{_VERSION}") if p.is_dir()]
+        if not begun:
+            return None
+        name = max(begun, key=lambda path: path.stat().st_mtime).name
+    side = str(name).removesuffix(f"px-v{_VERSION}")
+    return int(side) if side.isdigit() else None
+
+
 def choose_short_side(
     size: int,
     smallest_scale: float,

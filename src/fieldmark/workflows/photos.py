@@ -11,7 +11,7 @@ from jaxtyping import Int, Int64
 from fieldmark import runtime
 from fieldmark.data.catalog import Catalog
 from fieldmark.data.splits import Split, match_split
-from fieldmark.data.store import PhotoStore, choose_short_side
+from fieldmark.data.store import PhotoStore, begun_short_side, choose_short_side
 from fieldmark.errors import CatalogError
 from fieldmark.workflows.recipe import Recipe
 
@@ -45,6 +45,22 @@ class Photos(NamedTuple):
     transductive: bool
 
 
+def short_side(recipe: Recipe, count: int, *, folder: Path | None = None) -> int:
+    """Short side at which a run keeps its photos, in pixels.
+
+    Args:
+        recipe: Says it, or says how small crops get.
+        count: Photos to keep.
+        folder: Where the store goes, if the disk's free room should count.
+    """
+    smallest = recipe.post.crop**2
+    if recipe.trains:
+        smallest = min(smallest, recipe.multi_view().smallest_scale)
+    return recipe.photos.short_side or choose_short_side(
+        recipe.size, smallest, count, folder=folder
+    )
+
+
 def prepare(
     source: Path,
     recipe: Recipe,
@@ -53,6 +69,7 @@ def prepare(
     probe: Path | None = None,
     transductive: bool = False,
     progress: ShowProgress = quiet,
+    say: Say = _log.info,
 ) -> Photos:
     """Open the catalog, match labels, decode what is needed once.
 
@@ -64,6 +81,7 @@ def prepare(
             photos themselves, where they are there and have classes.
         transductive: Also train on the test photos, without their labels.
         progress: Told how far decoding is.
+        say: Told when the disk has no room for photos as large as wanted.
 
     Raises:
         CatalogError: No photos, or none usable, or none left to train on.
@@ -71,10 +89,15 @@ def prepare(
     """
     catalog = Catalog.open(source)
     split, split_source = _labels(catalog, probe)
-    smallest = recipe.multi_view().smallest_scale if recipe.trains else recipe.post.crop**2
-    short_side = recipe.photos.short_side or choose_short_side(
-        recipe.size, min(smallest, recipe.post.crop**2), len(catalog), folder=folder
-    )
+    wanted = short_side(recipe, len(catalog))
+    # A run that goes on keeps its photos as they are, however full the disk has become.
+    side = wanted if recipe.photos.short_side else begun_short_side(folder)
+    side = side or short_side(recipe, len(catalog), folder=folder)
+    if side < wanted:
+        say(
+            f"photos are kept at a short side of {side} pixels where {wanted} would be best: "
+            "the disk had no room for more (they may take half of what is free)."
+        )
 
     def show(done: int, total: int) -> None:
         progress("decoding photos", done, total)
@@ -83,7 +106,7 @@ def prepare(
         store = PhotoStore.build(
             catalog,
             folder,
-            short_side=short_side,
+            short_side=side,
             include_damaged=recipe.photos.include_damaged,
             progress=show,
         )

@@ -12,10 +12,11 @@ from fieldmark import runtime
 from fieldmark.backbones.backbone import Backbone
 from fieldmark.data.catalog import Catalog
 from fieldmark.data.splits import match_split
-from fieldmark.data.store import PhotoStore, choose_short_side
+from fieldmark.data.store import PhotoStore
 from fieldmark.data.views import BatchSource
 from fieldmark.methods import METHODS
 from fieldmark.training.loop import trial
+from fieldmark.workflows.photos import short_side
 from fieldmark.workflows.recipe import Recipe
 
 # Enough photos for a real batch, few enough to decode in seconds.
@@ -50,10 +51,7 @@ def plan(
     rows = np.arange(len(catalog), dtype=np.int64)
     if probe is not None:
         rows = np.setdiff1d(rows, match_split(catalog, Path(probe)).test_rows)
-    smallest = recipe.multi_view().smallest_scale if recipe.trains else recipe.post.crop**2
-    short_side = recipe.photos.short_side or choose_short_side(
-        recipe.size, min(smallest, recipe.post.crop**2), len(catalog)
-    )
+    side = short_side(recipe, len(catalog))
     backbone = Backbone.build(recipe.backbone, size=recipe.size)
     result: dict[str, Any] = {
         "recipe": recipe.name,
@@ -63,14 +61,12 @@ def plan(
         "device": str(where),
         "photos": len(catalog),
         "train_photos": len(rows),
-        "store_short_side": short_side,
+        "store_short_side": side,
         "notes": _notes(recipe, len(rows), backbone.provenance.how),
     }
     with tempfile.TemporaryDirectory() as scratch:
         chosen = rows[:: max(1, len(rows) // SAMPLE)][:SAMPLE]
-        store = PhotoStore.build(
-            catalog, Path(scratch), short_side=short_side, rows=chosen.tolist()
-        )
+        store = PhotoStore.build(catalog, Path(scratch), short_side=side, rows=chosen.tolist())
         store_bytes = store.nbytes / max(1, len(store.usable)) * len(catalog)
         weights_bytes = sum(p.numel() * p.element_size() for p in backbone.parameters())
         result["disk_gb"] = store_bytes / 1e9 + 3 * weights_bytes / 1e9

@@ -15,10 +15,10 @@ from fieldmark.data.catalog import Catalog
 from fieldmark.data.decode import decode
 from fieldmark.data.presets import PRESETS
 from fieldmark.data.sampling import Draws, MultiView, draw_views
-from fieldmark.data.store import choose_short_side
 from fieldmark.data.views import center_views, render
 from fieldmark.errors import CatalogError, OutputError, PhotoError
 from fieldmark.storage import make_folder, write_bytes
+from fieldmark.workflows.photos import short_side
 from fieldmark.workflows.recipe import Recipe
 
 # Okabe and Ito's palette: told apart by colour-blind readers too.
@@ -89,9 +89,8 @@ def preview(
         )
     multi_view = recipe.multi_view() if recipe.trains else None
     catalog = Catalog.open(source)
-    smallest = recipe.post.crop**2 if multi_view is None else multi_view.smallest_scale
-    short_side = recipe.photos.short_side or choose_short_side(recipe.size, smallest, len(catalog))
-    names, pixels, skipped = _some_photos(catalog, photos, seed, short_side)
+    side = short_side(recipe, len(catalog))
+    names, pixels, skipped = _some_photos(catalog, photos, seed, side)
     rows = make_rows(
         names, pixels, multi_view, recipe.size, recipe.post.crop, views=views, seed=seed
     )
@@ -101,7 +100,7 @@ def preview(
     if multi_view is None:
         notes = ["This recipe trains nothing, so there are no random views."]
     title = f"{recipe.name}: what training sees of your photos"
-    facts = f"{recipe.size} px views from photos kept at a short side of {short_side} px"
+    facts = f"{recipe.size} px views from photos kept at a short side of {side} px"
     sheet = preview_sheet(rows, title=title, facts=facts, notes=notes)
     make_folder(out.parent)
     buffer = BytesIO()
@@ -112,7 +111,7 @@ def preview(
         "recipe": recipe.name,
         "preset": recipe.views.preset,
         "changes": [change._asdict() for change in preset.changes],
-        "short_side": short_side,
+        "short_side": side,
         "photos": names,
         "views": {row.name: [" · ".join(tile.caption) for tile in row.tiles] for row in rows},
         "skipped": skipped,
@@ -120,7 +119,7 @@ def preview(
 
 
 def _some_photos(
-    catalog: Catalog, count: int, seed: int, short_side: int
+    catalog: Catalog, count: int, seed: int, side: int
 ) -> tuple[list[str], list[UInt8[np.ndarray, "_ _ 3"]], list[dict[str, str]]]:
     """Photos in an order drawn by seed, until there are enough that can be read."""
     names: list[str] = []
@@ -131,7 +130,7 @@ def _some_photos(
             break
         name = catalog[int(row)].path
         try:
-            pixels.append(decode(catalog.read(int(row)), short_side=short_side).pixels)
+            pixels.append(decode(catalog.read(int(row)), short_side=side).pixels)
             names.append(name)
         except PhotoError as error:
             skipped.append({"path": name, "code": error.code, "detail": error.detail})

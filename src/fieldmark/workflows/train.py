@@ -67,6 +67,8 @@ def train(
         run = RunFolder(Path(out))
         if runtime.rank() == 0:
             run.claim(recipe, _made_of(photos, probe, transductive))
+        else:
+            say, progress = _say_nothing, quiet
         runtime.barrier()
         data = prepare(
             Path(photos),
@@ -75,6 +77,7 @@ def train(
             probe=probe,
             transductive=transductive,
             progress=progress,
+            say=say,
         )
         for record in data.store.records[:3]:
             say(f"not used: {record.path} ({record.code}: {record.detail})")
@@ -91,6 +94,10 @@ def train(
         return judgement.judge(
             run, recipe, data, EncoderSpec(start), candidates, fitted, where, began, progress
         )
+
+
+def _say_nothing(text: str) -> None:
+    """One voice is enough for several processes."""
 
 
 def _made_of(photos: Path, probe: Path | None, transductive: bool) -> dict[str, Any]:
