@@ -79,7 +79,8 @@ def judge(
     sides: dict[tuple[str, str], Side] = {}
     for done, (who, how, spec, post) in enumerate(wanted):
         progress("evaluating", done, len(wanted), f"{who}, {how}")
-        sides[who, how] = _evaluate(who, spec, post, recipe, data, device)
+        same = sides.get((who, "plain")) if post == plain else None
+        sides[who, how] = same or _evaluate(who, spec, post, recipe, data, device)
     progress("evaluating", len(wanted), len(wanted))
 
     chosen = "teacher" if "teacher" in candidates else "student" if candidates else "start"
