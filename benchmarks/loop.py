@@ -27,6 +27,7 @@ import torch
 from _record import record
 from fieldmark import runtime
 from fieldmark.backbones.backbone import Backbone, BackboneConfig
+from fieldmark.data.layout import unpack
 from fieldmark.data.views import BatchSource
 from fieldmark.methods import METHODS
 from fieldmark.nn.losses import info_nce, normalize
@@ -47,7 +48,7 @@ class Photos:
         coarse = generator.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
         repeat = -(-side // 8)
         photos = coarse.repeat(repeat, 1).repeat(repeat, 2)[:, :side, :side]
-        self.data = np.ascontiguousarray(photos).reshape(-1)
+        self.data = photos.transpose(0, 1, 3, 2).reshape(-1)
         self.usable, self.short_side = np.arange(count), side
 
     def __len__(self):
@@ -55,7 +56,7 @@ class Photos:
 
     def photo(self, row):
         side = self.short_side
-        return self.data[self.offsets[row] :][: side * side * 3].reshape(side, side, 3)
+        return unpack(self.data[self.offsets[row] :][: side * side * 3], side, side)
 
 
 def build(arguments, device):

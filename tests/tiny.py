@@ -6,6 +6,7 @@ from torch import nn
 
 from fieldmark.backbones.backbone import Backbone, BackboneConfig
 from fieldmark.backbones.provenance import Provenance
+from fieldmark.data.layout import unpack
 from fieldmark.data.sampling import MultiView
 from fieldmark.data.views import BatchSource
 from fieldmark.methods import METHODS
@@ -62,7 +63,7 @@ class ArrayStore:
         photos = coarse.repeat(side // 4, 1).repeat(side // 4, 2)
         self.shapes = np.full((count, 2), side, dtype=np.int32)
         self.offsets = np.arange(count, dtype=np.int64) * photos[0].size
-        self.data = photos.reshape(-1).copy()
+        self.data = photos.transpose(0, 1, 3, 2).reshape(-1).copy()
         self.usable = np.arange(count)
         self.short_side = side
 
@@ -70,9 +71,9 @@ class ArrayStore:
         return len(self.offsets)
 
     def photo(self, row):
-        height, width = self.shapes[row]
+        height, width = self.shapes[row].tolist()
         begin = self.offsets[row]
-        return self.data[begin : begin + height * width * 3].reshape(height, width, 3)
+        return unpack(self.data[begin : begin + height * width * 3], height, width)
 
 
 def config(name, **settings):

@@ -3,6 +3,8 @@
 import numpy as np
 from PIL import Image
 
+from fieldmark.data.layout import pack, unpack
+
 
 class ArrayPhotos:
     """Ragged photos as one flat array, the way the store keeps them."""
@@ -11,7 +13,7 @@ class ArrayPhotos:
         sizes = [photo.size for photo in photos]
         self.offsets = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
         self.shapes = np.array([photo.shape[:2] for photo in photos], dtype=np.int32)
-        self.data = np.concatenate([photo.ravel() for photo in photos])
+        self.data = np.concatenate([pack(photo).ravel() for photo in photos])
         self.usable = np.flatnonzero(self.shapes[:, 0] > 0)
         self.short_side = int(self.shapes.min())
 
@@ -19,9 +21,9 @@ class ArrayPhotos:
         return len(self.offsets)
 
     def photo(self, row):
-        height, width = self.shapes[row]
+        height, width = self.shapes[row].tolist()
         begin = self.offsets[row]
-        return self.data[begin : begin + height * width * 3].reshape(height, width, 3)
+        return unpack(self.data[begin : begin + height * width * 3], height, width)
 
 
 def textured(height, width, seed):

@@ -87,7 +87,7 @@ def test_photos_come_back_as_decoded(tmp_path: Path) -> None:
         height, width = store.shapes[row]
         begin = store.offsets[row]
         flat = store.data[begin : begin + 3 * height * width]
-        assert np.array_equal(flat.reshape(height, width, 3), store.photo(int(row)))
+        assert np.array_equal(flat.reshape(height, 3, width).transpose(0, 2, 1), store.photo(int(row)))
     again = PhotoStore.open(tmp_path / "s")
     check(again, photos)
     assert again.nbytes == sum(3 * h * w for h, w in shapes.values())
@@ -98,8 +98,8 @@ def test_tensors_on_the_cpu_are_the_map_itself(tmp_path: Path) -> None:
     tensors = store.to("cpu")
     begin = int(tensors.offsets[2])
     height, width = tensors.shapes[2].tolist()
-    part = tensors.data[begin : begin + 3 * height * width].numpy().reshape(height, width, 3)
-    assert np.array_equal(part, store.photo(2))
+    part = tensors.data[begin : begin + 3 * height * width].numpy().reshape(height, 3, width)
+    assert np.array_equal(part.transpose(0, 2, 1), store.photo(2))
 
 
 def test_a_second_build_decodes_only_what_is_new(
@@ -271,7 +271,7 @@ def killed_build(photos: Path, place: Path, journal: Path, lines: int, pause: fl
 def killed_often(tmp_path: Path, photos: int, kills: int) -> None:
     folder = fill(tmp_path / "photos", photos)
     place = tmp_path / "s"
-    journal = place / "32px-v1" / "journal.jsonl"
+    journal = place / "32px-v2" / "journal.jsonl"
     random = np.random.default_rng(0)
     killed = 0
     for number in range(kills):

@@ -23,6 +23,8 @@ _CPU_BYTES = 1 << 22
 _GPU_BYTES = 1 << 27
 _BYTES_PER_VALUE = 2
 _SIDE_STEP = 32
+# Flipped, it turns 0 … 255 into −128 … 127, read as int8, while pixels are copied anyway.
+_TOP_BIT = 128
 
 
 @runtime_checkable
@@ -39,7 +41,7 @@ class Photos(Protocol):
 
     @property
     def offsets(self) -> Any:
-        """Where each row's H × W × 3 pixels start in ``data``, int64 [N]."""
+        """Where each row's H × 3 × W values start in ``data``, int64 [N]."""
 
 
 class Pixels(NamedTuple):
@@ -120,20 +122,25 @@ def triangle_taps(
         size: Pixels of the view.
         taps: Window pixels that one view pixel can touch, at least 2·max(step, 1) + 1.
         flipped: Whether the view runs backwards.
+
+    Returns:
+        Ascending window pixels, from 0 to at most max(length, taps) - 1, and their weights; those
+        beyond the length weigh nothing.
     """
     place = torch.arange(size, device=first.device, dtype=first.dtype)
     place = torch.where(flipped[..., None], size - 1 - place, place)
     centre = torch.addcmul(first[..., None], place, step[..., None])
     support = step.clamp(min=1)[..., None]
     lowest = (centre - support + 0.5).floor_()
+    # All taps lie in the padded window, each on a pixel of its own.
+    lowest = lowest.clamp_(min=0).minimum((length - taps).clamp_(min=0)[..., None])
     index = lowest[..., None] + torch.arange(taps, device=first.device, dtype=first.dtype)
     weight = index - (centre - 0.5)[..., None]
     weight.abs_().div_(support[..., None]).neg_().add_(1).clamp_(min=0)
     ends = length[..., None, None]
-    weight.masked_fill_((index < 0) | (index >= ends), 0)
+    weight.masked_fill_(index >= ends, 0)
     weight /= weight.sum(-1, keepdim=True)
-    # Taps outside the window have weight 0 and may fall on any pixel.
-    return index.clamp_(min=0).clamp_(max=ends - 1).long(), weight
+    return index.long(), weight
 
 
 def gaussian_taps(
@@ -175,7 +182,9 @@ def resample(
         Which of ``rows`` the chunk holds, and their pixels on the scale −128 … 127.
     """
     pixels = index_on_host(store)
-    chunks = list(_chunks(geometry, device))
+    longest = max(1.0, float(np.max([geometry.y.step, geometry.x.step])))
+    taps = math.ceil(2 * longest) + 1
+    chunks = list(_chunks(geometry, device, taps))
     # The last chunk of a group is filled up with repeats, see _chunks. What is small is computed
     # for all chunks at once: a batch then costs few operations.
     order = np.concatenate([np.resize(chunk, many) for chunk, _, many in chunks])
@@ -187,7 +196,7 @@ def resample(
         step,
         length,
         size=size,
-        taps=math.ceil(2 * max(1.0, float(numbers[1].max()))) + 1,
+        taps=taps,
         flipped=torch.from_numpy(
             np.stack([np.zeros(len(order), bool), geometry.flipped[order]])
         ).to(device),
@@ -200,8 +209,7 @@ def resample(
     for chunk, side, many in chunks:
         part = slice(begin, begin + many)
         begin += many
-        maps = torch.zeros(2, many, size, side, device=device)
-        maps = maps.scatter_add_(3, index[:, part], weight[:, part]).to(dtype)
+        maps = _spread(index[:, part], weight[:, part], side, dtype)
         if sigma[part.start] > 0:  # A chunk is blurred as a whole or not at all.
             blur = torch.zeros(many, size, size, device=device)
             blur.scatter_add_(
@@ -229,13 +237,29 @@ def resample(
         )
 
 
+def _spread(
+    index: Int[Tensor, "*B size taps"],
+    weight: Float[Tensor, "*B size taps"],
+    side: int,
+    dtype: torch.dtype,
+) -> Float[Tensor, "*B size side"]:
+    """Write the taps of each view pixel into a row of its map."""
+    values = weight.to(dtype)
+    if dtype == torch.bfloat16:
+        # torch scatters integers several times faster than what it takes for numbers.
+        values = values.view(torch.int16)
+    maps = torch.zeros(*index.shape[:-1], side, dtype=values.dtype, device=index.device)
+    return maps.scatter_(-1, index, values).view(dtype)
+
+
 def _chunks(
-    geometry: Geometry, device: torch.device
+    geometry: Geometry, device: torch.device, taps: int
 ) -> Iterator[tuple[Int[np.ndarray, " b"], int, int]]:
     """Group views with windows of similar size, so that little is spent on padding.
 
     A CPU compiles a bfloat16 product for each new shape, which takes longer than the product. So
-    windows are padded to squares of few sizes, and a size always comes in the same number.
+    windows are padded to squares of few sizes, none smaller than what one view pixel touches, and
+    a size always comes in the same number.
 
     Yields:
         Views of the chunk, side of the padded windows, and how many windows to compute.
@@ -246,7 +270,7 @@ def _chunks(
         group = group[np.argsort(-longest[group], kind="stable")]
         begin = 0
         while begin < len(group):
-            side = -(-int(longest[group[begin]]) // _SIDE_STEP) * _SIDE_STEP
+            side = -(-max(taps, int(longest[group[begin]])) // _SIDE_STEP) * _SIDE_STEP
             many = _how_many(side, device)
             chunk = group[begin : begin + many]
             while many >= 2 * len(chunk):
@@ -275,8 +299,7 @@ def _gather(
         pixels = _gather_on_device(store, rows, y, x, side).to(device)
     else:
         pixels = torch.from_numpy(_gather_on_host(store, rows, y, x, side)).to(device)
-    # Flipping the top bit turns 0 … 255 into −128 … 127 before the one widening pass.
-    return pixels.bitwise_xor_(128).view(torch.int8).to(dtype)
+    return pixels.view(torch.int8).to(dtype)
 
 
 def _gather_on_host(
@@ -286,8 +309,8 @@ def _gather_on_host(
     for window, row, top, h, left, w in zip(windows, rows, y.start, y.length, x.start, x.length):
         height, width = store.shapes[row]
         begin = int(store.offsets[row])
-        photo = store.data[begin : begin + int(height) * int(width) * 3].reshape(height, width, 3)
-        window[:h, :, :w] = photo[top : top + h, left : left + w].transpose(0, 2, 1)
+        photo = store.data[begin : begin + int(height) * int(width) * 3].reshape(height, 3, width)
+        np.bitwise_xor(photo[top : top + h, :, left : left + w], _TOP_BIT, out=window[:h, :, :w])
     return windows
 
 
@@ -304,8 +327,8 @@ def _gather_on_device(
     i = torch.minimum(place, last_y[:, None]) + top[:, None]
     j = torch.minimum(place, last_x[:, None]) + left[:, None]
     line = (begin[:, None] + i * width_t[:, None] * 3)[:, :, None, None]
-    channel = torch.arange(3, device=device)[None, None, :, None]
-    return store.data[line + channel + (j * 3)[:, None, None, :]]
+    channel = width_t[:, None] * torch.arange(3, device=device)
+    return store.data[line + channel[:, None, :, None] + j[:, None, None, :]] ^ _TOP_BIT
 
 
 def _host(array: Any) -> np.ndarray:

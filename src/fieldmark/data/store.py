@@ -1,6 +1,6 @@
 """The photo store: every photo decoded once, upright, scaled, uint8, memory-mapped.
 
-Files of a store, in ``FOLDER/<short side>px-v1``:
+Files of a store, in ``FOLDER/<short side>px-v2``:
 
 - ``pixels.bin``: RGB bytes of one photo after another, in any order, with gaps;
 - ``journal.jsonl``: what has been decoded so far, one line a photo, appended only after its pixels
@@ -28,6 +28,7 @@ from jaxtyping import Int32, Int64, UInt8
 
 from fieldmark.data.catalog import Catalog, Signature, signature_of
 from fieldmark.data.decode import MAX_ASPECT, Limits, Pixels
+from fieldmark.data.layout import unpack
 from fieldmark.data.sandbox import DecodePool, Job, Reply
 from fieldmark.data.worker import content_key
 from fieldmark.errors import ArtifactError, CatalogError, OutputError
@@ -39,7 +40,7 @@ from fieldmark.storage import (
     write_json,
 )
 
-_VERSION = 1
+_VERSION = 2
 _COMMIT_SECONDS = 5.0
 _COMMIT_BYTES = 256 * 2**20
 
@@ -294,7 +295,7 @@ class PhotoStore:
                 "for; use only rows in 'usable'."
             )
         height, width = (int(v) for v in self.shapes[row])
-        return np.asarray(self.data[offset : offset + 3 * height * width]).reshape(height, width, 3)
+        return unpack(np.asarray(self.data[offset : offset + 3 * height * width]), height, width)
 
     @cached_property
     def _rows(self) -> list[dict[str, Any]]:

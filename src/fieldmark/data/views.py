@@ -129,32 +129,25 @@ def render(
         sigma=draws.sigma,
         radius=blur_radius(spec.blur_sigma[1], spec.size),
     )
-    parts, order = [], []
+    images = torch.empty(len(rows), 3, spec.size, spec.size, dtype=dtype, device=device)
     colour = _colour_maps(draws, device) if spec.jitters or spec.gray > 0 else None
     arithmetic = _product_type(device, products or dtype)
     for chunk, pixels in resample(
         store, rows, geometry, spec.size, device=device, dtype=arithmetic
     ):
+        place = torch.from_numpy(chunk).to(device)
         if colour is None:
             pixels = pixels.add_(128).div_(255)
         else:
-            pixels = _recolour(pixels, colour[torch.from_numpy(chunk).to(device)])
-        pixels = pixels.to(dtype).clamp_(0, 1)
+            pixels = _recolour(pixels, colour[place])
+        pixels.clamp_(0, 1)
         solarized = np.flatnonzero(draws.solarized[chunk])
         if len(solarized):
             where = torch.from_numpy(solarized).to(device)
             chosen = pixels[where]
             pixels[where] = torch.where(chosen >= spec.solarize_threshold, 1 - chosen, chosen)
-        parts.append(pixels)
-        order.append(chunk)
-    return _in_order(parts, order, device)
-
-
-def _in_order(
-    parts: list[Float[Tensor, "_ 3 S S"]], order: list[Int[np.ndarray, " _"]], device: torch.device
-) -> Float[Tensor, "B 3 S S"]:
-    place = torch.from_numpy(np.argsort(np.concatenate(order), kind="stable")).to(device)
-    return torch.cat(parts).index_select(0, place)
+        images.index_copy_(0, place, pixels.to(dtype))
+    return images
 
 
 def _colour_maps(draws: Draws, device: torch.device) -> Float[Tensor, "B 3 7"]:
@@ -221,13 +214,12 @@ def center_views(
         high.append((skipped + size) / resized[:, side])
     count = len(rows)
     geometry = Geometry(axes[0], axes[1], np.zeros(count, bool), np.zeros(count), 0)
-    parts, order = [], []
+    images = torch.empty(count, 3, size, size, dtype=dtype, device=device)
     for chunk, pixels in resample(
         store, rows, geometry, size, device=device, dtype=_product_type(device, dtype)
     ):
-        parts.append(pixels.add_(128).div_(255).clamp_(0, 1).to(dtype))
-        order.append(chunk)
-    images = _in_order(parts, order, device)
+        place = torch.from_numpy(chunk).to(device)
+        images.index_copy_(0, place, pixels.add_(128).div_(255).clamp_(0, 1).to(dtype))
     boxes = np.stack([low[1], low[0], high[1], high[0]], axis=1)
     return _view(images, rows, boxes, np.zeros(count, bool))
 

@@ -26,6 +26,7 @@ import numpy as np
 
 from fieldmark.data.catalog import Location, read_location
 from fieldmark.data.decode import Limits, Photo, decode, resize_short
+from fieldmark.data.layout import pack
 from fieldmark.errors import PhotoError
 
 _EXTENT = 16 * 2**20
@@ -167,9 +168,10 @@ class Worker:
             "format": photo.format,
             "taken": photo.taken,
         }
-        pixels = np.ascontiguousarray(photo.pixels).data.cast("B")
         if self._pixels is None:
+            pixels = np.ascontiguousarray(photo.pixels).data.cast("B")
             return reply | {"inline": len(pixels)}, pixels
+        pixels = pack(photo.pixels).data.cast("B")
         try:
             return reply | {"offset": self._pixels.append(pixels)}, None
         except OSError as error:

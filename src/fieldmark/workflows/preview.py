@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from fieldmark import rng
 from fieldmark.data.catalog import Catalog
 from fieldmark.data.decode import decode
+from fieldmark.data.layout import pack
 from fieldmark.data.presets import PRESETS
 from fieldmark.data.sampling import Draws, MultiView, draw_views
 from fieldmark.data.views import center_views, render
@@ -53,7 +54,7 @@ class MemoryPhotos:
         self.shapes = np.array([photo.shape[:2] for photo in photos], dtype=np.int32)
         sizes = np.array([photo.size for photo in photos], dtype=np.int64)
         self.offsets = np.cumsum(sizes) - sizes
-        self.data = np.concatenate([photo.ravel() for photo in photos])
+        self.data = np.concatenate([pack(photo).ravel() for photo in photos])
 
 
 def preview(
