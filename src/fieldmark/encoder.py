@@ -370,7 +370,7 @@ def _prepare(
     photo: Any, size: int, crop: float
 ) -> "tuple[npt.NDArray[np.uint8] | Tensor, PhotoError | None]":
     if isinstance(photo, bytes):
-        decoded = decode(photo, short_side=short_side(size, crop))
+        decoded = decode(photo, enough=short_side(size, crop))
         damage = None
         if decoded.damage:
             code, _, detail = decoded.damage.partition(": ")

@@ -112,7 +112,13 @@ def sniff(head: bytes) -> str | None:
     return None
 
 
-def decode(data: bytes, *, limits: Limits = _LIMITS, short_side: int | None = None) -> Photo:
+def decode(
+    data: bytes,
+    *,
+    limits: Limits = _LIMITS,
+    short_side: int | None = None,
+    enough: int | None = None,
+) -> Photo:
     """Decode a photo.
 
     Args:
@@ -120,6 +126,8 @@ def decode(data: bytes, *, limits: Limits = _LIMITS, short_side: int | None = No
         limits: What it may cost. Time and memory are kept only inside a worker process.
         short_side: Scale down, with antialiasing, until the short side has this many pixels (and
             the long side at most ``MAX_ASPECT`` times as many); never up. None keeps the size.
+        enough: Instead of ``short_side``: whoever scales the photo further needs a short side of
+            no more pixels. JPEGs then come out smaller, at no cost; other formats as they are.
 
     Returns:
         Upright RGB pixels, with damage and oddities.
@@ -142,7 +150,7 @@ def decode(data: bytes, *, limits: Limits = _LIMITS, short_side: int | None = No
         )
     try:
         if kind == "JPEG":
-            return _decode_jpeg(data, limits, short_side)
+            return _decode_jpeg(data, limits, short_side, enough)
         return _decode_other(data, kind, limits, short_side)
     except PhotoError:
         raise
@@ -227,13 +235,20 @@ def _finish(
     return Photo(pixels, damage, notes, (height, width), kind, exif.taken)
 
 
-def _decode_jpeg(data: bytes, limits: Limits, short_side: int | None) -> Photo:
+def _decode_jpeg(
+    data: bytes, limits: Limits, short_side: int | None, enough: int | None
+) -> Photo:
     header = read_header(data)
     if header is None:
         raise PhotoError("broken", "JPEG without a frame header: nothing of the picture is there")
     _check_pixels(header.height, header.width, limits)
     exif = parse_exif(header.exif) if header.exif is not None else Exif()
-    least = target_shape(*header[:2], short_side) if short_side is not None else (0, 0)
+    least = (0, 0)
+    if short_side is not None:
+        least = target_shape(header.height, header.width, short_side)
+    elif enough is not None:
+        share = min(1.0, enough / min(header.height, header.width))
+        least = (math.ceil(header.height * share), math.ceil(header.width * share))
     damage: str | None = None
     notes: tuple[str, ...] = ()
     try:
