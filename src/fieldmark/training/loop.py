@@ -19,7 +19,7 @@ from fieldmark.training import checkpoint, continuity, precision
 from fieldmark.training.config import GuardConfig, TrainConfig
 from fieldmark.training.guard import Guard, check_finite
 from fieldmark.training.health import HealthProbe
-from fieldmark.training.interrupt import interrupted, listening
+from fieldmark.training.interrupt import Wish, interrupted, listening
 from fieldmark.training.lock import hold_run
 from fieldmark.training.log import MetricsLog, Observer, RunPlan, StepReport, read_metrics
 from fieldmark.training.optim import build_optimizer, learning_rate, set_learning_rate
@@ -307,7 +307,7 @@ class _Run:
                 if step % per_epoch == 0:
                     self.method.start_epoch(progress, self.source)
                 due = runtime.rank() == 0 and self._save_due(step + 1)
-                values, stopping, saving = self._step(progress, wish.number, due)
+                values, stopping, saving = self._step(progress, wish, due)
                 self._report(step + 1, values)
                 healthy = False
                 if (step + 1) % per_epoch == 0:
@@ -324,7 +324,7 @@ class _Run:
         return _channels_last(batch) if self.config.channels_last else batch
 
     def _step(
-        self, progress: Progress, stop: int, save_due: bool
+        self, progress: Progress, wish: Wish, save_due: bool
     ) -> tuple[dict[str, float], int, bool]:
         """One optimiser step; returns values to log, signal to stop for, whether to save."""
         micros = self.config.accumulate
@@ -341,7 +341,9 @@ class _Run:
         names = list(outputs[0].parts)
         losses = torch.stack([output.loss for output in outputs]).detach().float().mean()
         parts = [torch.stack([o.parts[n] for o in outputs]).float().mean() for n in names]
-        # One reduction and one wait for the device for everything that the host needs to know.
+        # One reduction and one wait for the device for everything that the host needs to know; a
+        # signal that comes after it stops the next step.
+        stop = wish.number
         flags = torch.tensor([float(stop), float(save_due)], device=self.device)
         told = torch.cat([torch.stack([losses, *parts]), flags])
         told = runtime.all_reduce(told).cpu().double()
