@@ -96,6 +96,11 @@ def test_without_labels_the_verdict_is_not_measured_and_the_start_ships(sample, 
     assert result["start"] == {"rank1": None, "rank5": None, "map": None, "linear": None}
     assert 0 <= result["label_free"]["trained"]["view_recall"] <= 100
     assert "not measured" in (tmp_path / "run" / "report.html").read_text().lower()
+    shown = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert len(shown["sheets"]) == 12  # pictures need no labels
+    assert {near["hit"] for sheet in shown["sheets"] for near in sheet["trained"]} == {None}
+    assert len(shown["map"]["photos"]) == 64
+    assert not shown["confusable"]
 
 
 def test_folders_named_train_and_test_turn_the_verdict_on(sample, tmp_path):

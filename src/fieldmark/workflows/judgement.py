@@ -381,18 +381,25 @@ def _health(fitted: FitResult | None) -> tuple[dict[str, float | None], ...]:
 
 
 def _pictures(data: Photos, before: Side, after: Side) -> dict[str, Any]:
-    split = data.split
-    if split is None or not len(split.test_rows):
-        return {}
-    names = data.store.paths
-    photos = [names[row] for row in split.test_rows]
-    labels = [split.classes[label] for label in split.test_labels]
+    split, names = data.split, data.store.paths
+    labels: list[str | None]
+    if split is not None and len(split.test_rows):
+        photos = [names[row] for row in split.test_rows]
+        classes = [split.classes[label] for label in split.test_labels]
+        confusable = report.confusable_pairs(photos, classes, before.test, after.test)
+        labels, start, trained = [*classes], before.test, after.test
+    else:
+        # Nobody knows which neighbours are right, but the user sees it.
+        order = np.argsort(rng.mix("pictures", data.train_rows), kind="stable")
+        rows = np.sort(data.train_rows[order[:MAP_POINTS]])
+        photos, labels, confusable = [names[row] for row in rows], [None] * len(rows), ()
+        start, trained = (side.encoder.embed_store(data.store, rows) for side in (before, after))
     points: Int[np.ndarray, " M"] = report.choose_points(labels, limit=MAP_POINTS)
-    places = project(before.test[points], after.test[points], limit=MAP_POINTS)
+    places = project(start[points], trained[points], limit=MAP_POINTS)
     flat = [tuple(map(tuple, np.round(place, 4).tolist())) for place in places.places]
     return {
-        "sheets": report.neighbour_sheets(photos, labels, before.test, after.test),
-        "confusable": report.confusable_pairs(photos, labels, before.test, after.test),
+        "sheets": report.neighbour_sheets(photos, labels, start, trained),
+        "confusable": confusable,
         "map": report.EmbeddingMap(
             photos=tuple(photos[i] for i in points),
             labels=tuple(labels[i] for i in points),
