@@ -87,7 +87,9 @@ def test_photos_come_back_as_decoded(tmp_path: Path) -> None:
         height, width = store.shapes[row]
         begin = store.offsets[row]
         flat = store.data[begin : begin + 3 * height * width]
-        assert np.array_equal(flat.reshape(height, 3, width).transpose(0, 2, 1), store.photo(int(row)))
+        assert np.array_equal(
+            flat.reshape(height, 3, width).transpose(0, 2, 1), store.photo(int(row))
+        )
     again = PhotoStore.open(tmp_path / "s")
     check(again, photos)
     assert again.nbytes == sum(3 * h * w for h, w in shapes.values())

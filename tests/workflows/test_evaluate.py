@@ -180,3 +180,24 @@ def test_command_line(birds):
     data = json.loads(plain.stdout.strip().splitlines()[-1])
     assert data["verdict"] == "helped"
     assert {"rank1", "rank5", "map", "linear"} <= set(data["trained"])
+
+
+def test_the_probe_of_the_papers(birds, monkeypatch):
+    seen = []
+
+    class Colours(ColourEncoder):
+        device = "cpu"
+
+        def encode(self, images):
+            seen.append(images.shape)
+            colour = images.mean(dim=(2, 3)) - 0.5
+            return colour / colour.norm(dim=1, keepdim=True)
+
+    monkeypatch.setattr(Encoder, "load", lambda place, device: Colours())
+    config = EvalConfig(**{**FAST.model_dump(), "sgd_probe": True, "sgd_views": 2})
+    found = evaluate(birds / "good", birds / "photos", labels=birds / "split.csv", config=config)
+    assert found.data["measures"]["linear_sgd"] == 100
+    assert found.result.predictions["linear_sgd"].tolist() == found.result.labels.tolist()
+    assert seen == [(12, 3, 32, 32)] * 2
+    plain = evaluate(birds / "good", birds / "photos", labels=birds / "split.csv", config=FAST)
+    assert "linear_sgd" not in plain.data["measures"]

@@ -77,7 +77,7 @@ def synchronize_statistics(module: nn.Module) -> None:
     """
     for layer in module.modules():
         if isinstance(layer, _BatchNorm) and not isinstance(layer, Synced):
-            layer.__class__ = _synced(type(layer))
+            layer.__class__ = _synced(type(layer))  # type: ignore[arg-type]
 
 
 def batch_norms(module: nn.Module) -> Iterator[_BatchNorm]:

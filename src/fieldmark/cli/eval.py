@@ -15,6 +15,7 @@ _NAMES = {
     "map_at_r": "mAP@R",
     "knn": "weighted kNN",
     "linear": "linear, all labels",
+    "linear_sgd": "linear, SGD protocol",
     "view_recall": "view recall",
     "effective_rank": "effective rank",
 }
@@ -41,6 +42,13 @@ def command(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Photos per forward pass.")] = 64,
     seed: Annotated[int, typer.Option(min=0, help="Seeds label subsets and the bootstrap.")] = 0,
+    sgd_probe: Annotated[
+        bool,
+        typer.Option(
+            "--sgd-probe",
+            help="Also fit the linear probe of the fine-grained papers (SGD, rate 30, 100 epochs).",
+        ),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Measure how well an encoder tells classes apart; with --against, say whether it is better.
@@ -67,7 +75,7 @@ def command(
             labels=labels,
             against=against,
             out=out,
-            config=EvalConfig(seed=seed),
+            config=EvalConfig(seed=seed, sgd_probe=sgd_probe),
             device=device,
             batch_size=batch_size,
             progress=bars,

@@ -235,9 +235,7 @@ def _finish(
     return Photo(pixels, damage, notes, (height, width), kind, exif.taken)
 
 
-def _decode_jpeg(
-    data: bytes, limits: Limits, short_side: int | None, enough: int | None
-) -> Photo:
+def _decode_jpeg(data: bytes, limits: Limits, short_side: int | None, enough: int | None) -> Photo:
     header = read_header(data)
     if header is None:
         raise PhotoError("broken", "JPEG without a frame header: nothing of the picture is there")

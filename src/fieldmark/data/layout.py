@@ -13,6 +13,8 @@ def pack(photo: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H 3 W"]:
     return np.ascontiguousarray(photo.transpose(0, 2, 1))
 
 
-def unpack(flat: UInt8[np.ndarray, " bytes"], height: int, width: int) -> UInt8[np.ndarray, "H W 3"]:
+def unpack(
+    flat: UInt8[np.ndarray, " bytes"], height: int, width: int
+) -> UInt8[np.ndarray, "H W 3"]:
     """Show stored bytes as a photo, without copying."""
     return flat.reshape(height, 3, width).transpose(0, 2, 1)

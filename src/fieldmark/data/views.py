@@ -136,11 +136,8 @@ def render(
         store, rows, geometry, spec.size, device=device, dtype=arithmetic
     ):
         place = torch.from_numpy(chunk).to(device)
-        if colour is None:
-            pixels = pixels.add_(128).div_(255)
-        else:
-            pixels = _recolour(pixels, colour[place])
-        pixels.clamp_(0, 1)
+        unit = pixels.add_(128).div_(255) if colour is None else _recolour(pixels, colour[place])
+        pixels = unit.clamp_(0, 1)
         solarized = np.flatnonzero(draws.solarized[chunk])
         if len(solarized):
             where = torch.from_numpy(solarized).to(device)

@@ -1,12 +1,13 @@
 """Every labelled measure of an encoder, and the comparison of two (docs/protocols.md)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float, Int
+from pydantic import Field
 
 from fieldmark.config import Config
 from fieldmark.errors import ArtifactError, InputError
@@ -34,6 +35,10 @@ class EvalConfig(Config):
     """Random subsets that the measures at a fraction are averaged over."""
     linear: bool = True
     """Whether linear probes are fitted at all."""
+    sgd_probe: bool = False
+    """Whether ``fieldmark eval`` also fits the linear probe of the fine-grained literature."""
+    sgd_views: int = Field(default=10, ge=1)
+    """Random views of each train photo that it learns from, in turn."""
     bootstrap_samples: int = 10_000
     """Resamples behind each interval."""
     seed: int = 0
@@ -65,6 +70,16 @@ class EvalResult:
         """A measure of each class in percent; NaN for a class without test photos."""
         values = self.per_query[measure]
         return np.array([percent(values[self.labels == c]) for c in range(len(self.classes))])
+
+    def with_predictions(self, name: str, predicted: Int[np.ndarray, " Q"]) -> "EvalResult":
+        """The same with one more classifier's answers for the test photos."""
+        right = (predicted == self.labels).astype(np.float64)
+        return replace(
+            self,
+            measures={**self.measures, name: percent(right)},
+            per_query={**self.per_query, name: right},
+            predictions={**self.predictions, name: predicted},
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; NaN becomes None."""

@@ -138,8 +138,8 @@ def sgd_probe(
         seed: Seeds weights and order.
 
     Source:
-        Wei et al. 2023 (LCR), linear evaluation: weight N(0, 0.01), bias 0, SGD lr 30, momentum
-        0.9, no decay, batch 256, 100 epochs, rate x 0.1 at 60 and 80.
+        Shu, van den Hengel and Liu 2023 (LCR), linear evaluation: weight N(0, 0.01), bias 0, SGD
+        lr 30, momentum 0.9, no decay, batch 256, 100 epochs, rate x 0.1 at 60 and 80.
     """
     cached = [(_check(x, labels, classes)) for x, labels in epochs]
     if not cached:

@@ -494,7 +494,7 @@ def trial(
     method.train()
     speed, began, step = Speed(config.batch_size), 0.0, 0
     while True:
-        run._step(Progress(step, run.total, step / source.steps_per_epoch), 0, False)
+        run._step(Progress(step, run.total, step / source.steps_per_epoch), Wish(), False)
         runtime.synchronise(run.device)
         step += 1
         if step >= 2:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +13,10 @@ import numpy.typing as npt
 from fieldmark import storage
 from fieldmark.data.catalog import Catalog
 from fieldmark.data.decode import decode
+from fieldmark.data.sampling import MultiView, ViewSpec
 from fieldmark.data.splits import Split, match_split
+from fieldmark.data.store import PhotoStore, choose_short_side
+from fieldmark.data.views import ViewMaker
 from fieldmark.encoder import Encoder
 from fieldmark.errors import CatalogError, LabelError, PhotoError
 from fieldmark.evaluation.compare import Verdict
@@ -29,13 +33,23 @@ from fieldmark.evaluation.labelfree import (
     judge_without_labels,
     measure_views,
 )
-from fieldmark.rng import mix
+from fieldmark.evaluation.linear import sgd_probe
+from fieldmark.rng import mix, seed_of
 
 ShowProgress = Callable[..., None]
 VIEW_PHOTOS = 512
 """Photos that label-free measures are taken on, at most."""
 _SEEN_SHARE = 0.8
 """Part of each side that a view shows: two opposite corners of a photo overlap by half its area."""
+
+
+# Crops and flips only, as the fine-grained papers train their linear classifiers.
+_PROBE_VIEWS: dict[str, Any] = {
+    "scale": (0.08, 1.0),
+    "jitter_probability": 0.0,
+    "gray": 0.0,
+    "blur": 0.0,
+}
 
 
 class Evaluation(NamedTuple):
@@ -161,6 +175,34 @@ class _Job:
                 self.problems.setdefault(self.catalog[int(row)].path, error)
                 yield b""
 
+    def random_views(
+        self, name: str, rows: npt.NDArray[np.int64], config: EvalConfig
+    ) -> list[npt.NDArray[np.float32]]:
+        """Embeddings of the same rows in ``sgd_views`` random crops each."""
+        encoder = self.encoders[name]
+        spec = ViewSpec(size=encoder.size, **_PROBE_VIEWS)
+        result = [np.empty((len(rows), encoder.dim), np.float32) for _ in range(config.sgd_views)]
+        with tempfile.TemporaryDirectory() as place:
+            side = choose_short_side(encoder.size, spec.scale[0], len(rows), folder=Path(place))
+            store = PhotoStore.build(
+                self.catalog, Path(place), short_side=side, include_damaged=True, rows=rows.tolist()
+            )
+            maker = ViewMaker(
+                store,
+                MultiView(specs=(spec,)),
+                seed=seed_of("sgd-probe", "views", config.seed),
+                device=encoder.device,
+            )
+            done, total = 0, len(rows) * config.sgd_views
+            for epoch, embeddings in enumerate(result):
+                for begin in range(0, len(rows), self.batch_size):
+                    part = slice(begin, begin + self.batch_size)
+                    images = maker.make(rows[part], epoch)[0].images
+                    embeddings[part] = encoder.encode(images).cpu().numpy()
+                    done += len(images)
+                    self.progress(f"views for the SGD probe, {name}", done, total)
+        return result
+
     def views(self, rows: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.uint8]]:
         """Two opposite corners of each photo, the second mirrored, one after the other."""
         for row in rows:
@@ -224,6 +266,14 @@ def _with_labels(
         results[name] = evaluate_encoder(
             x[train], numbers[train], x[test], numbers[test], split.classes, config
         )
+        if config.sgd_probe and train.any():
+            views = job.random_views(name, rows[train], config)
+            probe = sgd_probe(
+                [(view, numbers[train]) for view in views],
+                classes=len(split.classes),
+                seed=config.seed,
+            )
+            results[name] = results[name].with_predictions("linear_sgd", probe.predict(x[test]))
     job.progress("measuring", len(embedded), len(embedded))
     return results, rows[test]
 
