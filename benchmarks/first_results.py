@@ -19,6 +19,15 @@ from fieldmark.workflows.train import train
 # is the paper's over this length, so the learning rate does fall to zero.
 SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "paper": ("mocov2", {"train": {"epochs": 15}}),
+    # A low rate and frozen batch-norm alone: the whole network trains, and on the paper's views.
+    "slow": (
+        "gentle",
+        {
+            "train": {"epochs": 4},
+            "backbone": {"train_from_stage": 0},
+            "views": {"override": {"hue": 0.1, "gray": 0.2, "saturation": 0.4}},
+        },
+    ),
     "gentle": ("gentle", {}),
 }
 PHOTOS = {"birds200": "birds200", "cub50": "cub50", "cars196": "cars196"}
@@ -49,9 +58,9 @@ def one_run(options: argparse.Namespace, photos: str, setting: str, seed: int) -
     changes = {
         **changes,
         "size": options.size,
-        "backbone": {"weights": str(options.data / WEIGHTS)},
+        "backbone": {**changes.get("backbone", {}), "weights": str(options.data / WEIGHTS)},
+        "train": {**changes.get("train", {}), "seed": seed},
     }
-    changes["train"] = {**changes.get("train", {}), "seed": seed}
     recipe = load_recipe(name, extra=changes)
     result = train(
         folder / "images",
