@@ -7,13 +7,13 @@ on with the runs that are missing.
 """
 
 import argparse
-import json
+import itertools
 from pathlib import Path
 from typing import Any
 
 from _record import record
-from fieldmark.workflows.recipe import load_recipe
-from fieldmark.workflows.train import train
+from fieldmark.workflows.recipe import Recipe, load_recipe
+from fieldmark.workflows.train import read_result, train
 
 # Fewer epochs than the paper's 100: what a two-core machine can do in an afternoon. The schedule
 # is the paper's over this length, so the learning rate does fall to zero.
@@ -43,43 +43,48 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--size", type=int, default=128)
     options = parser.parse_args()
-    runs = []
     for seed in range(options.seeds):
         for photos in options.photos:
             for setting in options.settings:
-                runs.append(one_run(options, photos, setting, seed))
-                summary = {"runs": runs, "weights": WEIGHTS, "size": options.size}
-                print(record("first_results", summary))
+                one_run(options, photos, setting, seed)
+                summary = {"runs": finished(options), "weights": WEIGHTS, "size": options.size}
+                print(record("first_results", summary), flush=True)
 
 
-def one_run(options: argparse.Namespace, photos: str, setting: str, seed: int) -> dict[str, Any]:
+def place(options: argparse.Namespace, photos: str, setting: str, seed: int) -> Path:
+    return Path(options.work) / f"{photos}-{setting}-{seed}"
+
+
+def recipe_of(options: argparse.Namespace, setting: str, seed: int) -> Recipe:
     name, changes = SETTINGS[setting]
-    folder = options.data / PHOTOS[photos]
     changes = {
         **changes,
         "size": options.size,
         "backbone": {**changes.get("backbone", {}), "weights": str(options.data / WEIGHTS)},
         "train": {**changes.get("train", {}), "seed": seed},
     }
-    recipe = load_recipe(name, extra=changes)
-    result = train(
-        folder / "images",
-        options.work / f"{photos}-{setting}-{seed}",
-        recipe,
-        probe=folder / "split.csv",
-        say=print,
-    )
-    assert result is not None
+    return load_recipe(name, extra=changes)
+
+
+def one_run(options: argparse.Namespace, photos: str, setting: str, seed: int) -> None:
+    folder, out = options.data / PHOTOS[photos], place(options, photos, setting, seed)
+    if read_result(out) is None:
+        recipe = recipe_of(options, setting, seed)
+        train(folder / "images", out, recipe, probe=folder / "split.csv", say=print)
+
+
+def finished(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """What every run in the folder found, also those of earlier calls."""
     kept = ("verdict", "start", "trained", "gain", "interval", "shipped", "grid", "candidates")
-    print(photos, setting, seed, json.dumps({key: result.get(key) for key in kept}), flush=True)
-    return {
-        "photos": photos,
-        "setting": setting,
-        "recipe": name,
-        "epochs": recipe.train.epochs,
-        "seed": seed,
-        **{key: result.get(key) for key in kept},
-    }
+    runs = []
+    for photos, setting, seed in itertools.product(PHOTOS, SETTINGS, range(10)):
+        result = read_result(place(options, photos, setting, seed))
+        if result is not None:
+            recipe = recipe_of(options, setting, seed)
+            facts = {"photos": photos, "setting": setting, "recipe": recipe.name, "seed": seed}
+            facts["epochs"] = recipe.train.epochs
+            runs.append({**facts, **{key: result.get(key) for key in kept}})
+    return runs
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ moving average; it lacks what a loop adds: views, checks for NaN, log, order, ch
 
 ``--against lightly`` measures a MoCo v2 training script put together from lightly's parts with its
 documented defaults instead (its transform on PIL images in a DataLoader, its memory bank), when
-lightly is installed.
+lightly is installed. It runs in a process of its own, with the allocator as the system has it.
 """
 
 import argparse
@@ -17,6 +17,8 @@ import copy
 import importlib.util
 import json
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -59,13 +61,17 @@ class Photos:
         return unpack(self.data[self.offsets[row] :][: side * side * 3], side, side)
 
 
+def photos(arguments):
+    return Photos(max(512, 2 * arguments.batch), round(arguments.size / 0.2**0.5 / 8) * 8)
+
+
 def build(arguments, device):
     torch.manual_seed(0)
     weights = BackboneConfig(name=arguments.network, weights="random", normalization="train")
     backbone = Backbone.build(weights, size=arguments.size)
     kind = METHODS["mocov2"]
     config = kind.config_type(queue_size=arguments.queue)
-    store = Photos(max(512, 2 * arguments.batch), round(arguments.size / 0.2**0.5 / 8) * 8)
+    store = photos(arguments)
     # Images in the type that the networks compute in: views are made in it on fast processors.
     dtype = torch.bfloat16 if arguments.precision == "bf16" else torch.float32
     source = BatchSource(
@@ -79,7 +85,7 @@ def build(arguments, device):
     )
     if arguments.products:
         source.maker.products = torch.bfloat16
-    return kind(config, backbone), source, store
+    return kind(config, backbone), source
 
 
 class Clock(Observer):
@@ -200,6 +206,15 @@ def lightly_seconds(arguments, store, steps):
     return statistics.median(seconds[1:])
 
 
+def lightly_in_its_own_process(arguments):
+    """As its users run it: nothing that fieldmark sets for itself is set there."""
+    command = [sys.executable, __file__, "--lightly-turn"]
+    for name in ("network", "size", "batch", "steps"):
+        command += [f"--{name}", str(getattr(arguments, name))]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return float(done.stdout.split()[-1])
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--network", default="mobilenetv2_100")
@@ -213,7 +228,11 @@ def main():
     parser.add_argument("--device", default="auto")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--name", default="", help="name of the result file")
+    parser.add_argument("--lightly-turn", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.lightly_turn:
+        print(lightly_seconds(arguments, photos(arguments), arguments.steps))
+        return
     if arguments.against == "lightly" and not importlib.util.find_spec("lightly"):
         parser.error("lightly is not installed; install it in a throw-away environment")
     device = runtime.pick_device(arguments.device)
@@ -221,7 +240,7 @@ def main():
     asked = arguments.precision
     # What the loop itself does when the arithmetic is left to it.
     arguments.products = asked == "auto" and device.type == "cpu"
-    method, source, store = build(arguments, device)
+    method, source = build(arguments, device)
     if asked == "auto":
         from fieldmark.training.precision import decide
 
@@ -230,7 +249,7 @@ def main():
         batch = source.batch(0)
         arguments.precision, measured = decide("auto", method, batch, device)
         print("arithmetic:", arguments.precision, measured)
-        method, source, store = build(arguments, device)
+        method, source = build(arguments, device)
     method.to(device=device, memory_format=torch.channels_last)
     ratios, rates = [], []
     for turn in range(arguments.pairs):
@@ -238,7 +257,7 @@ def main():
         if arguments.against == "bare":
             other = bare_seconds(method, source, arguments, device, arguments.steps)
         else:
-            other = lightly_seconds(arguments, store, arguments.steps)
+            other = lightly_in_its_own_process(arguments)
         ratios.append(other / ours)
         rates.append((arguments.batch / ours, arguments.batch / other))
         print(f"turn {turn + 1}: loop {rates[-1][0]:.1f}, {arguments.against} {rates[-1][1]:.1f} "
@@ -254,7 +273,7 @@ def main():
         "opponent_images_per_second": round(statistics.median(rate[1] for rate in rates), 1),
         "settings": {**vars(arguments), "precision_asked": asked, "device": str(device)},
     }
-    del result["settings"]["name"]
+    del result["settings"]["name"], result["settings"]["lightly_turn"]
     name = arguments.name or f"loop_{arguments.against}_{arguments.network}_{arguments.size}"
     print(json.dumps(result, indent=2))
     print("written:", record(name, result).name)

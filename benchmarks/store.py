@@ -4,8 +4,9 @@ Bare decoding is the faster of Pillow in draft mode and simplejpeg, both scaling
 stored size while they decode, in as many processes, files read in each; it keeps nothing, orients
 nothing, checks nothing and resizes nothing. Ratio = photos/s of the store ÷ photos/s of bare decoding.
 
-    python benchmarks/store.py                        photos drawn here, 1024 × 768
-    python benchmarks/store.py FOLDER --short-side 160
+    python benchmarks/store.py                                      photos drawn here, 4000 × 3000
+    python benchmarks/store.py --width 1024 --height 768 --count 6000 --name store_1024
+    python benchmarks/store.py FOLDER --short-side 160 --name store_small
 """
 
 import argparse
@@ -26,20 +27,30 @@ from fieldmark.data.sandbox import processor_count
 from fieldmark.data.store import PhotoStore
 
 
+DRAWN = 12
+"""Different pictures; more photos are these with another comment, so with another content."""
+
+
 def draw(folder: Path, count: int, height: int, width: int) -> Path:
     """Photos with the detail of real ones: noise at every scale, falling with frequency."""
     random = np.random.default_rng(0)
-    for i in range(count):
+    pictures = []
+    for _ in range(min(DRAWN, count)):
         total = np.zeros((height, width, 3), np.float32)
-        for level in range(1, 8):
-            size = (width >> (7 - level) or 1, height >> (7 - level) or 1)
+        for level in range(1, 10):
+            size = (width >> (9 - level) or 1, height >> (9 - level) or 1)
             layer = Image.fromarray(random.integers(0, 255, (size[1], size[0], 3), np.uint8))
             total += (
                 np.asarray(layer.resize((width, height), Image.Resampling.BICUBIC)) / 2.0**level
             )
-        Image.fromarray(total.clip(0, 255).astype(np.uint8)).save(
-            folder / f"{i:05}.jpg", quality=88
-        )
+        buffer = io.BytesIO()
+        Image.fromarray(total.clip(0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=88)
+        pictures.append(buffer.getvalue())
+    for i in range(count):
+        comment = f"photo {i}".encode()
+        segment = b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment
+        data = pictures[i % len(pictures)]
+        (folder / f"{i:05}.jpg").write_bytes(data[:2] + segment + data[2:])
     return folder
 
 
@@ -60,7 +71,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--short-side", type=int, default=288)
-    parser.add_argument("--count", type=int, default=1500)
+    parser.add_argument("--width", type=int, default=4000, help="of drawn photos")
+    parser.add_argument("--height", type=int, default=3000)
+    parser.add_argument("--count", type=int, default=400)
     parser.add_argument("--workers", type=int, default=processor_count())
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--name", default="store")
@@ -70,7 +83,7 @@ def main() -> None:
         if folder is None:
             folder = Path(place) / "photos"
             folder.mkdir()
-            draw(folder, options.count, 768, 1024)
+            draw(folder, options.count, options.height, options.width)
         catalog = Catalog.open(folder)
         rows = [r.row for r in catalog.rows][: options.count]
         tasks = [(catalog.location(row).file, options.short_side) for row in rows]
@@ -99,7 +112,9 @@ def main() -> None:
     bare = max(middle["pillow_draft"], middle["simplejpeg"])
     result = {
         "photos": len(tasks),
-        "source": "drawn, 1024 × 768" if options.folder is None else options.folder.name,
+        "source": f"drawn, {options.width} × {options.height}"
+        if options.folder is None
+        else options.folder.resolve().parent.name,
         "short_side": options.short_side,
         "workers": options.workers,
         "photos_per_second": middle,

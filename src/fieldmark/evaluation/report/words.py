@@ -155,10 +155,11 @@ ADVICE: dict[str, tuple[str, ...]] = {
     "helped": (),
     "hurt": (
         "Keep normalisation layers at the start's statistics: `--set backbone.normalization=frozen`. "
-        "Changing batch statistics did most of the damage in our own trials.",
-        "Train more gently: `--recipe gentle`, or a third of the learning rate and fewer epochs. "
-        "Look for the epoch where “views find each other” was highest.",
-        "Train only the last stages: `--set backbone.train_from_stage=3`.",
+        "Changing batch statistics undoes a good start.",
+        "Leave colours as they are if they tell your classes apart: `--set views.preset=plumage`. "
+        "On birds the usual changes of hue and to grayscale did much of the harm in our own trials.",
+        "Train more gently: `--recipe gentle`, or a third of the learning rate and fewer epochs.",
+        "Train only the last stages: `--set backbone.train_from_stage=-3`.",
         "Use the start with post-processing: `--recipe start` takes a minute and often gains more.",
     ),
     "no difference shown": (
