@@ -26,7 +26,6 @@ from fieldmark.data.catalog import Catalog
 from fieldmark.data.sandbox import processor_count
 from fieldmark.data.store import PhotoStore
 
-
 DRAWN = 12
 """Different pictures; more photos are these with another comment, so with another content."""
 
