@@ -11,6 +11,7 @@ Source: ITU-T T.81 (JPEG), annexes B and G; libjpeg-turbo's jdhuff.c for what is
 
 import re
 import struct
+from collections.abc import Iterator
 from typing import NamedTuple
 
 _SOI, _EOI, _SOS, _APP1 = 0xD8, 0xD9, 0xDA, 0xE1
@@ -33,32 +34,38 @@ class JpegHeader(NamedTuple):
     """Adobe's segment is there: four components are stored inverted."""
 
 
-def read_header(data: bytes) -> JpegHeader | None:
-    """Walk the segments up to the first scan; None if there is no frame header."""
-    exif: bytes | None = None
-    frame: tuple[int, int, int, int, int] | None = None
-    adobe = False
+def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Marker, place of the marker, and length of each segment; stray bytes are passed over."""
     at, end = 2, len(data)
     while at + 4 <= end:
         if data[at] != 0xFF:
-            at = data.find(b"\xff", at)  # Stray bytes between segments.
+            at = data.find(b"\xff", at)
             if at < 0:
-                break
+                return
             continue
         marker = data[at + 1]
         if marker == 0xFF or marker in _NO_LENGTH or marker == 0:
             at += 1 if marker == 0xFF else 2
             continue
+        (length,) = struct.unpack_from(">H", data, at + 2)
+        yield marker, at, length
+        at += 2 + length
+
+
+def read_header(data: bytes) -> JpegHeader | None:
+    """Walk the segments up to the first scan; None if there is no frame header."""
+    exif: bytes | None = None
+    frame: tuple[int, int, int, int, int] | None = None
+    adobe = False
+    for marker, at, length in _segments(data):
         if marker in (_SOS, _EOI):
             break
-        (length,) = struct.unpack_from(">H", data, at + 2)
         if marker == _APP1 and exif is None and data[at + 4 : at + 10] == _EXIF:
             exif = data[at + 10 : at + 2 + length]
         elif marker == 0xEE and data[at + 4 : at + 9] == b"Adobe":
             adobe = True
-        elif marker in _FRAMES and frame is None and at + 10 <= end:
+        elif marker in _FRAMES and frame is None and at + 10 <= len(data):
             frame = (*struct.unpack_from(">BHHB", data, at + 4), marker)
-        at += 2 + length
     if frame is None:
         return None
     precision, height, width, components, marker = frame
@@ -146,18 +153,8 @@ def plain(data: bytes) -> bytes:
     """
     out = bytearray(b"\xff\xd8")
     progressive = False
-    at, end = 2, len(data)
-    while at + 4 <= end:
-        if data[at] != 0xFF:
-            at = data.find(b"\xff", at)
-            if at < 0:
-                break
-            continue
-        marker = data[at + 1]
-        if marker == 0xFF or marker in _NO_LENGTH or marker == 0:
-            at += 1 if marker == 0xFF else 2
-            continue
-        (length,) = struct.unpack_from(">H", data, at + 2)
+    at = 2
+    for marker, at, length in _segments(data):
         segment = bytearray(data[at : at + 2 + length])
         if marker in _FRAMES:
             progressive = marker in _PROGRESSIVE
@@ -172,7 +169,6 @@ def plain(data: bytes) -> bytes:
             marker == 0xEE and segment[4:9] == b"Adobe" and len(segment) >= 16 and segment[15] <= 2
         ):
             out += segment
-        at += 2 + length
     rest = bytearray(data[at : read_scans(data).end_of_data])
     if not progressive:
         _set_scan_parameters(rest)
