@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 SOURCES := src tests benchmarks examples docs
 export FIELDMARK_OFFLINE := 1
 
-.PHONY: help install demo check test test-all test-real bench docs format clean
+.PHONY: help install demo check test test-all test-real test-gpu bench docs format clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -44,6 +44,9 @@ ifdef FIELDMARK_DATA
 else
 	@echo "NOT RUN: checks on real photos need FIELDMARK_DATA=DIR (a folder of photos and weights)."
 endif
+
+test-gpu: $(INSTALLED) ## checks that need a CUDA device
+	$(BIN)/python -m pytest -q -m gpu
 
 bench: $(INSTALLED) ## measure speeds as ratios and write benchmarks/results (quiet machine)
 	$(BIN)/python benchmarks/run_all.py
