@@ -4,10 +4,13 @@ Every run is an ordinary ``fieldmark train``; the start is measured in each. Int
 on with the runs that are missing.
 
     python benchmarks/first_results.py --data DIR --work DIR [--seeds 3]
+    python benchmarks/first_results.py --table        docs/results.md's table from the JSON
 """
 
 import argparse
 import itertools
+import json
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +39,20 @@ WEIGHTS = "weights/mobilenetv2_100.imagenet.safetensors"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--work", type=Path, required=True, help="where runs are kept")
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--work", type=Path, help="where runs are kept")
+    parser.add_argument("--table", action="store_true", help="print what was recorded")
     parser.add_argument("--photos", nargs="+", default=["birds200", "cub50"], choices=PHOTOS)
     parser.add_argument("--settings", nargs="+", default=list(SETTINGS), choices=SETTINGS)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--size", type=int, default=128)
     options = parser.parse_args()
+    if options.table:
+        recorded = Path(__file__).parent / "results" / "first_results.json"
+        print(table(json.loads(recorded.read_text())["runs"]))
+        return
+    if options.data is None or options.work is None:
+        parser.error("--data and --work are needed to train")
     for seed in range(options.seeds):
         for photos in options.photos:
             for setting in options.settings:
@@ -85,6 +95,30 @@ def finished(options: argparse.Namespace) -> list[dict[str, Any]]:
             facts["epochs"] = recipe.train.epochs
             runs.append({**facts, **{key: result.get(key) for key in kept}})
     return runs
+
+
+def table(runs: list[dict[str, Any]]) -> str:
+    """Means over seeds, and each seed's verdict."""
+    lines = [
+        "| photos | setting | epochs | seeds | rank-1: start → trained (gain of each seed) "
+        "| mAP | linear | verdicts |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for photos, setting in dict.fromkeys((run["photos"], run["setting"]) for run in runs):
+        same = [run for run in runs if (run["photos"], run["setting"]) == (photos, setting)]
+        cells = [photos, f"`{setting}`", str(same[0]["epochs"]), str(len(same))]
+        for measure in ("rank1", "map", "linear"):
+            start, trained = (
+                statistics.mean(run[side][measure] for run in same) for side in ("start", "trained")
+            )
+            gains = ", ".join(f"{run['gain'][measure]:+.1f}" for run in same).replace("-", "−")
+            cells.append(f"{start:.1f} → {trained:.1f} ({gains})")
+        verdicts = [run["verdict"] for run in same]
+        cells.append(
+            ", ".join(f"{word} × {verdicts.count(word)}" for word in sorted(set(verdicts)))
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
