@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
+import torch
 from jaxtyping import Float
 
 from fieldmark.evaluation.compare import Interval, Verdict, paired_bootstrap
 from fieldmark.evaluation.retrieval import Matrix, score_blocks, unit_rows
+from fieldmark.nn.measures import effective_rank
 
 
 class LabelFree(NamedTuple):
@@ -37,9 +38,6 @@ def measure_views(first: Matrix, second: Matrix) -> LabelFree:
     Args:
         first: Embeddings of one view of each photo.
         second: Of another, row by row the same photos.
-
-    Source:
-        Effective rank: Garrido et al. 2023, arXiv:2210.02885, Eq. 1.
     """
     one, other = unit_rows(first, "first views"), unit_rows(second, "second views")
     found = np.zeros(len(one))
@@ -48,13 +46,7 @@ def measure_views(first: Matrix, second: Matrix) -> LabelFree:
         own = block[rows, start + rows].copy()
         block[rows, start + rows] = -np.inf
         found[start : start + len(block)] = own > block.max(axis=1)
-    return LabelFree(found, _effective_rank(one))
-
-
-def _effective_rank(unit: npt.NDArray[np.float32]) -> float:
-    singular = np.linalg.svd(unit.astype(np.float64), compute_uv=False)
-    share = singular / singular.sum() + 1e-12
-    return float(np.exp(-(share * np.log(share)).sum()))
+    return LabelFree(found, effective_rank(torch.from_numpy(one)))
 
 
 def gain_of_views(start: LabelFree, trained: LabelFree, *, seed: int = 0) -> Interval:

@@ -4,10 +4,19 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from fieldmark import rng
+from fieldmark.nn.measures import (
+    alignment,
+    effective_rank,
+    feature_spread,
+    neighbour_agreement,
+    neighbours,
+    uniformity,
+    view_recall,
+)
 from fieldmark.training.precision import Precision, autocast
 
 Images = Float[Tensor, "B 3 H W"]
@@ -22,72 +31,6 @@ MEASURES = {
     "weight_distance": "length of the way the weights have come, relative to their size",
 }
 """What each measure says, for logs and reports."""
-
-
-def feature_spread(features: Float[Tensor, "N D"]) -> float:
-    """Standard deviation over photos, mean over dimensions, times the square root of D.
-
-    Source:
-        Chen and He 2021, arXiv:2011.10566, section 4.1: std of unit vectors is 1/sqrt(D) when
-        they fill the sphere and 0 when they have collapsed.
-    """
-    return float(features.std(0, correction=0).mean() * features.shape[1] ** 0.5)
-
-
-def effective_rank(features: Float[Tensor, "N D"]) -> float:
-    """Exponential of the entropy of the singular values (RankMe).
-
-    Source:
-        Garrido et al. 2023, arXiv:2210.02885, Eq. 1.
-    """
-    wide = features.double()
-    gram = wide @ wide.T if len(wide) < wide.shape[1] else wide.T @ wide
-    singular = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
-    share = singular / singular.sum().clamp(min=1e-12) + 1e-7
-    return float(torch.exp(-(share * share.log()).sum()))
-
-
-def alignment(first: Float[Tensor, "N D"], second: Float[Tensor, "N D"]) -> float:
-    """Mean squared distance between two views of the same photo.
-
-    Source:
-        Wang and Isola 2020, arXiv:2005.10242, Eq. 4 with alpha 2.
-    """
-    return float((first - second).square().sum(1).mean())
-
-
-def uniformity(features: Float[Tensor, "N D"]) -> float:
-    """Logarithm of the mean Gaussian potential between photos.
-
-    Source:
-        Wang and Isola 2020, arXiv:2005.10242, Eq. 5 with t = 2.
-    """
-    squared = (2 - 2 * features @ features.T).clamp(min=0)
-    upper = torch.triu(torch.ones_like(squared, dtype=torch.bool), diagonal=1)
-    return float((-2 * squared[upper]).exp().mean().log())
-
-
-def view_recall(first: Float[Tensor, "N D"], second: Float[Tensor, "N D"]) -> float:
-    """Share of first views whose nearest second view is their own photo's.
-
-    Equal similarities count as misses, so a collapsed network scores 0.
-    """
-    similarity = first @ second.T
-    own = similarity.diagonal().clone()
-    similarity.fill_diagonal_(-torch.inf)
-    return float((own > similarity.max(1).values).float().mean())
-
-
-def neighbours(features: Float[Tensor, "N D"], k: int) -> Int[Tensor, "N K"]:
-    """Rows of the ``k`` nearest other photos by cosine."""
-    similarity = features @ features.T
-    similarity.fill_diagonal_(-torch.inf)
-    return similarity.topk(min(k, len(features) - 1)).indices
-
-
-def neighbour_agreement(before: Int[Tensor, "N K"], after: Int[Tensor, "N K"]) -> float:
-    """Mean share of neighbours that two lists have in common."""
-    return float((before[:, :, None] == after[:, None, :]).any(2).float().mean())
 
 
 class HealthProbe:
