@@ -41,6 +41,11 @@ def output(build, name):
 def purity(build, name):
     """Two forward calls: same loss, and state_dict unchanged but for batch-norm statistics."""
     method, batch = build(), tiny.source(name).batch(0)
+    with torch.no_grad():
+        # A teacher that equals the student could follow it unseen.
+        for parameter in method.parameters():
+            if parameter.requires_grad:
+                parameter.mul_(1.01)
     before = tiny.state(method)
     losses = []
     for _ in range(2):
@@ -51,6 +56,23 @@ def purity(build, name):
     assert losses[0] == losses[1]
     for key in before.keys() - free:
         assert torch.equal(before[key], after[key]), key
+
+
+def every_view_counts(build, name):
+    """The loss compares the views: each of them changes it."""
+    source = tiny.source(name)
+    # After a few steps, so that a queue holds keys.
+    method, batch = build(), source.batch(0)
+    for step in range(3):
+        carry = method(source.batch(step), START).carry
+        with torch.no_grad():
+            method.after_step(START, carry)
+    losses = [method(batch, START).loss.item()]
+    for index, view in enumerate(batch.views):
+        views = list(batch.views)
+        views[index] = view._replace(images=view.images.roll(index + 1, 0))
+        losses.append(method(batch._replace(views=tuple(views)), START).loss.item())
+    assert len(set(losses)) == len(losses), losses
 
 
 def gradient_flow(build, name):

@@ -86,7 +86,8 @@ def build(kind, **settings):
 
 
 def caught(check, *arguments, **settings):
-    with pytest.raises(AssertionError):
+    # torch itself notices some of them.
+    with pytest.raises((AssertionError, RuntimeError)):
         check(*arguments, **settings)
 
 
@@ -96,6 +97,10 @@ def test_queue_written_in_forward():
 
 def test_teacher_moved_in_forward():
     caught(checks.purity, build(TeacherMovesInForward), "mocov2")
+
+
+def test_views_never_compared():
+    caught(checks.every_view_counts, build(KeyFromStudent), "mocov2")
 
 
 def test_teacher_not_frozen():
@@ -159,11 +164,10 @@ def test_off_by_one(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "build",
     [
-        build(KeyFromStudent, momentum=0.99),
         build(StudentKeysQueued, momentum=0.99),
         build(MoCoV2, momentum=0.9),
     ],
-    ids=["key from student", "student keys queued", "teacher too fast"],
+    ids=["student keys queued", "teacher too fast"],
 )
 def test_nothing_is_learnt(build):
     """All of these have a loss that looks well; only what the views find shows it."""

@@ -30,6 +30,10 @@ def test_forward_reads_only(name, batch_norm):
     checks.purity(partial(tiny.method, name, batch_norm=batch_norm), name)
 
 
+def test_every_view_counts(name):
+    checks.every_view_counts(build(name), name)
+
+
 def test_gradients_reach_what_trains_and_nothing_else(name):
     checks.gradient_flow(build(name), name)
 
