@@ -22,7 +22,8 @@ from torch import nn
 
 from _record import record
 from fieldmark.backbones.backbone import Backbone
-from fieldmark.data.aviary import VERSION, ArrayStore, Aviary, AviaryConfig, draw, write
+from fieldmark.data.aviary import VERSION, Aviary, AviaryConfig, draw, write
+from fieldmark.data.layout import MemoryPhotos
 from fieldmark.data.sampling import MultiView, ViewSpec
 from fieldmark.data.views import BatchSource, center_views
 from fieldmark.evaluation.compare import paired_bootstrap
@@ -86,7 +87,7 @@ def controls(per_species: int) -> dict[str, object]:
     }
 
 
-def embed(backbone: Backbone, store: ArrayStore, size: int) -> np.ndarray:
+def embed(backbone: Backbone, store: MemoryPhotos, size: int) -> np.ndarray:
     """L2-normalised features of all photos, whole."""
     backbone.eval()
     parts = []
@@ -97,7 +98,7 @@ def embed(backbone: Backbone, store: ArrayStore, size: int) -> np.ndarray:
 
 
 def evaluate(backbone: Backbone, aviary: Aviary, size: int) -> EvalResult:
-    features = embed(backbone, ArrayStore(aviary.images), size)
+    features = embed(backbone, MemoryPhotos(aviary.images), size)
     names = [kind.name for kind in aviary.species]
     train, test = aviary.train_rows, aviary.test_rows
     return evaluate_encoder(
@@ -108,7 +109,7 @@ def evaluate(backbone: Backbone, aviary: Aviary, size: int) -> EvalResult:
 def supervised(recipe: Recipe, aviary: Aviary, epochs: int) -> tuple[EvalResult, float]:
     """The recipe's network trained with labels; its measures and its own test accuracy."""
     torch.manual_seed(0)
-    store = ArrayStore(aviary.images)
+    store = MemoryPhotos(aviary.images)
     backbone = Backbone.build(recipe.backbone, size=recipe.size)
     head = nn.Linear(backbone.dim, len(aviary.species))
     views = MultiView(

@@ -25,11 +25,11 @@ from _record import record
 from fieldmark.data.catalog import Catalog
 from fieldmark.data.colour import compose
 from fieldmark.data.decode import decode
+from fieldmark.data.layout import MemoryPhotos
 from fieldmark.data.resample import blur_radius, fast_bfloat16
 from fieldmark.data.sampling import MultiView, ViewSpec, draw_views
 from fieldmark.data.views import ViewMaker, center_views, render
 from fieldmark.runtime import tune_allocator
-from fieldmark.workflows.preview import MemoryPhotos
 
 CPU = torch.device("cpu")
 

@@ -3,27 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from fieldmark.data.layout import pack, unpack
-
-
-class ArrayPhotos:
-    """Ragged photos as one flat array, the way the store keeps them."""
-
-    def __init__(self, photos):
-        sizes = [photo.size for photo in photos]
-        self.offsets = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
-        self.shapes = np.array([photo.shape[:2] for photo in photos], dtype=np.int32)
-        self.data = np.concatenate([pack(photo).ravel() for photo in photos])
-        self.usable = np.flatnonzero(self.shapes[:, 0] > 0)
-        self.short_side = int(self.shapes.min())
-
-    def __len__(self):
-        return len(self.offsets)
-
-    def photo(self, row):
-        height, width = self.shapes[row].tolist()
-        begin = self.offsets[row]
-        return unpack(self.data[begin : begin + height * width * 3], height, width)
+from fieldmark.data.layout import MemoryPhotos
 
 
 def textured(height, width, seed):
@@ -39,4 +19,4 @@ SHAPES = [(160, 160), (160, 213), (240, 160), (97, 300), (400, 31), (20, 24), (1
 
 
 def ragged():
-    return ArrayPhotos([textured(h, w, seed) for seed, (h, w) in enumerate(SHAPES)])
+    return MemoryPhotos([textured(h, w, seed) for seed, (h, w) in enumerate(SHAPES)])

@@ -19,7 +19,6 @@ from fieldmark.data.aviary import (
     PARTS,
     SPECIES_LIMIT,
     VERSION,
-    ArrayStore,
     Aviary,
     AviaryConfig,
     draw,
@@ -245,28 +244,6 @@ def test_write_again_is_the_same_and_other_content_is_refused(tmp_path):
 def test_impossible_aviaries_are_refused(wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         AviaryConfig.parse(wrong, "the test")
-
-
-def test_array_store_shows_ragged_photos_and_skips_empty_ones():
-    gen = np.random.default_rng(0)
-    photos = [gen.integers(0, 256, (h, w, 3), dtype=np.uint8) for h, w in [(3, 5), (0, 4), (7, 2)]]
-    store = ArrayStore(photos)
-    assert len(store) == 3
-    assert store.usable.tolist() == [0, 2]
-    assert store.usable.dtype == np.int64
-    assert store.shapes.tolist() == [[3, 5], [0, 0], [7, 2]]
-    assert store.shapes.dtype == np.int32
-    assert store.offsets.dtype == np.int64
-    assert store.short_side == 2
-    for row in store.usable:
-        assert np.array_equal(store.photo(row), photos[row])
-        assert np.shares_memory(store.photo(row), store.data)
-
-
-def test_array_store_of_an_array_does_not_copy(aviary):
-    store = ArrayStore(aviary.images)
-    assert np.shares_memory(store.data, aviary.images)
-    assert np.array_equal(store.photo(5), aviary.images[5])
 
 
 def _small_network(classes):

@@ -8,6 +8,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F  # noqa: N812
 
 from fieldmark import rng
+from fieldmark.data.layout import MemoryPhotos
 from fieldmark.data.resample import Axis, _gather, blur_radius, index_on_host
 from fieldmark.data.sampling import draw_views
 from fieldmark.data.views import (
@@ -108,7 +109,7 @@ def test_box_and_flip_say_where_the_pixels_come_from():
     high, wide = 200, 250
     y, x = np.mgrid[:high, :wide]
     photo = np.stack([x, y, np.zeros_like(x)], axis=2).astype(np.uint8)
-    store = photos.ArrayPhotos([photo] * 64)
+    store = MemoryPhotos([photo] * 64)
     spec = ViewSpec(size=32, blur=0.0, **PLAIN)
     (view,) = ViewMaker(store, MultiView(specs=(spec,)), seed=0).make(np.arange(64), 0)
     red, green = view.images[:, 0].mean(1) * 255, view.images[:, 1].mean(2) * 255
@@ -179,7 +180,7 @@ def test_a_row_without_photo_is_refused():
 
 
 def test_guides_move_the_centres_of_crops():
-    store = photos.ArrayPhotos([np.zeros((100, 100, 3), np.uint8)] * 200)
+    store = MemoryPhotos([np.zeros((100, 100, 3), np.uint8)] * 200)
     multi = MultiView(specs=(ViewSpec(size=8, scale=(0.01, 0.04)),))
     rows = np.arange(200)
     boxes = np.tile([0.6, 0.2, 0.8, 0.4], (200, 1))
@@ -203,7 +204,7 @@ def source(store, **changes):
 
 @pytest.fixture(scope="module")
 def forty():
-    return photos.ArrayPhotos([photos.textured(20, 22, seed) for seed in range(40)])
+    return MemoryPhotos([photos.textured(20, 22, seed) for seed in range(40)])
 
 
 def test_an_epoch_shows_each_photo_at_most_once(forty):
@@ -250,7 +251,7 @@ def test_epoch_order_ignores_the_order_given():
 
 def test_whole_views_equal_torchvision_on_mild_photos():
     # Colours near mid-gray are never clamped, so the whole chain must agree; hue is off.
-    store = photos.ArrayPhotos(
+    store = MemoryPhotos(
         [(photos.textured(120, 140, seed) // 5 + 100).astype(np.uint8) for seed in range(24)]
     )
     spec = ViewSpec(size=48, brightness=0.2, contrast=0.4, saturation=0.4, hue=0.0, gray=0.3)
@@ -295,7 +296,7 @@ def test_pixels_on_a_device_are_gathered_alike(store):
 
 def test_extreme_photos_give_finite_views():
     extremes = [(1, 1), (2, 3000), (3000, 2), (700, 900), (8, 8)]
-    store = photos.ArrayPhotos([np.full((h, w, 3), 200, np.uint8) for h, w in extremes])
+    store = MemoryPhotos([np.full((h, w, 3), 200, np.uint8) for h, w in extremes])
     rows = np.arange(5)
     (view,) = ViewMaker(store, MultiView(specs=(ViewSpec(size=16, **PLAIN),)), seed=0).make(rows, 0)
     for images in (view.images, center_views(store, rows, 16).images):

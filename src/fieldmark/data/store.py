@@ -337,18 +337,25 @@ class PhotoStore:
         import torch
 
         device = torch.device(device)
-        shapes = torch.from_numpy(self.shapes.copy())
         if device.type == "cpu":
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # The map is read-only, and nothing writes to it.
                 return StoredTensors(
-                    torch.from_numpy(self.data), torch.from_numpy(self.offsets.copy()), shapes
+                    torch.from_numpy(self.data),
+                    torch.from_numpy(self.offsets.copy()),
+                    torch.from_numpy(self.shapes.copy()),
                 )
         if not self.fits(device):
             raise CatalogError(
                 f"the photo store of {self.nbytes / 2**30:.1f} GiB does not fit on {device}; keep it on "
                 "the CPU or choose a smaller short side."
             )
+        return self._copied(device)
+
+    def _copied(self, device: Any) -> StoredTensors:
+        """All pixels packed without gaps, in the device's memory."""
+        import torch
+
         sizes = 3 * self.shapes.astype(np.int64).prod(axis=1)
         offsets = np.where(self.offsets >= 0, np.cumsum(sizes) - sizes, -1)
         packed = torch.empty(int(sizes.sum()), dtype=torch.uint8, device=device)
@@ -360,10 +367,12 @@ class PhotoStore:
             if filled + size > len(part):
                 packed[start : start + filled] = torch.from_numpy(part[:filled]).to(device)
                 start, filled = start + filled, 0
-            part[filled : filled + size] = self.photo(int(row)).reshape(-1)
+            begin = int(self.offsets[row])
+            part[filled : filled + size] = self.data[begin : begin + size]
             filled += size
         packed[start : start + filled] = torch.from_numpy(part[:filled]).to(device)
-        return StoredTensors(packed, torch.from_numpy(offsets).to(device), shapes.to(device))
+        shapes = torch.from_numpy(self.shapes.copy()).to(device)
+        return StoredTensors(packed, torch.from_numpy(offsets).to(device), shapes)
 
     def fits(self, device: Any, share: float = 0.5) -> bool:
         """Whether the pixels take at most a share of the device's free memory."""

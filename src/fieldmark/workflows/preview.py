@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from fieldmark import rng
 from fieldmark.data.catalog import Catalog
 from fieldmark.data.decode import decode
-from fieldmark.data.layout import pack
+from fieldmark.data.layout import MemoryPhotos
 from fieldmark.data.presets import PRESETS
 from fieldmark.data.sampling import Draws, MultiView, draw_views
 from fieldmark.data.views import center_views, render
@@ -45,16 +45,6 @@ class SheetRow(NamedTuple):
     photo: UInt8[np.ndarray, "H W 3"]
     name: str
     tiles: tuple[Tile, ...]
-
-
-class MemoryPhotos:
-    """A few decoded photos, shaped like the photo store."""
-
-    def __init__(self, photos: list[UInt8[np.ndarray, "_ _ 3"]]) -> None:
-        self.shapes = np.array([photo.shape[:2] for photo in photos], dtype=np.int32)
-        sizes = np.array([photo.size for photo in photos], dtype=np.int64)
-        self.offsets = np.cumsum(sizes) - sizes
-        self.data = np.concatenate([pack(photo).ravel() for photo in photos])
 
 
 def preview(

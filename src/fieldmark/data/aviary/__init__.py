@@ -4,7 +4,6 @@ Species differ in five small marks (wing, eye, bill, crown, tail). Pose, size, p
 background and leaves before the bird vary freely and are the same for all species.
 """
 
-from fieldmark.data.aviary.arrays import ArrayStore
 from fieldmark.data.aviary.drawing import VERSION, Aviary, AviaryConfig, draw
 from fieldmark.data.aviary.files import write
 from fieldmark.data.aviary.paint import PARTS
@@ -16,7 +15,6 @@ __all__ = [
     "PARTS",
     "SPECIES_LIMIT",
     "VERSION",
-    "ArrayStore",
     "Aviary",
     "AviaryConfig",
     "Species",
