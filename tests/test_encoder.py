@@ -298,6 +298,22 @@ def test_reduced_precision_is_refused_when_it_differs(encoder, monkeypatch):
     assert doubtful.precision == "fp32"
 
 
+def test_precision_asked_for_by_name_is_missed_aloud(encoder, monkeypatch, caplog):
+    def refuse(self, images, name):
+        raise RuntimeError("no such kernel")
+
+    monkeypatch.setattr(Runner, "_accelerate", refuse)
+    images = torch.rand(4, 3, 32, 32)
+    for asked, messages in (("auto", 0), ("bf16", 1)):
+        caplog.clear()
+        runner = Runner(encoder.spec, torch.device("cpu"), asked)
+        runner(images)
+        assert runner.precision == "fp32"
+        told = [record.message for record in caplog.records if record.levelname == "WARNING"]
+        assert len(told) == messages
+        assert all("bf16" in message and "no such kernel" in message for message in told)
+
+
 def test_inference_needs_no_training_code(tmp_path, encoder):
     encoder.save(tmp_path / "e")
     code = (

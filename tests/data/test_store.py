@@ -1,5 +1,6 @@
 """The photo store: reuse, kills, changes, odd shapes, full disks."""
 
+import errno
 import io
 import json
 import os
@@ -236,6 +237,24 @@ def test_a_full_disk_keeps_what_is_done(tmp_path: Path, monkeypatch: pytest.Monk
     seen = decoded_by(monkeypatch)
     check(build(photos, tmp_path / "s"), photos)
     assert len(seen) == 20
+
+
+def test_a_disk_that_fails_in_the_background_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = fill(tmp_path / "photos", 12)
+
+    def failing(path: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store_module, "sync_file", failing)
+        patch.setattr(store_module, "_COMMIT_BYTES", 1)
+        with pytest.raises(StorageError, match="journal"):
+            build(photos, tmp_path / "s")
+    # What was not made durable was not said to be.
+    assert not list(tmp_path.glob("s/*/journal.jsonl"))
+    check(build(photos, tmp_path / "s"), photos)
 
 
 def test_a_place_that_cannot_be_written_is_explained(tmp_path: Path) -> None:

@@ -97,10 +97,7 @@ def probe(network: nn.Module, name: str, size: int) -> Layout:
 def _stages(network: nn.Module, image: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
     if not hasattr(network, "forward_intermediates"):
         return (), ()
-    try:
-        maps = network.forward_intermediates(image, intermediates_only=True)  # type: ignore[operator]
-    except (AssertionError, RuntimeError, ValueError, TypeError, NotImplementedError):
-        return (), ()
+    maps = network.forward_intermediates(image, intermediates_only=True)  # type: ignore[operator]
     size = image.shape[-1]
     return (
         tuple(item.shape[1] for item in maps),

@@ -170,9 +170,11 @@ def resize_short(pixels: Pixels, short_side: int) -> Pixels:
     A panorama is scaled until its long side is ``MAX_ASPECT * short_side``, so that one of them
     cannot take the room of hundreds of photos.
     """
-    height, width = pixels.shape[:2]
-    target = target_shape(height, width, short_side)
-    if target == (height, width):
+    return _resize(pixels, target_shape(*pixels.shape[:2], short_side))
+
+
+def _resize(pixels: Pixels, target: tuple[int, int]) -> Pixels:
+    if pixels.shape[:2] == target:
         return pixels
     image = Image.fromarray(np.ascontiguousarray(pixels))
     # Bilinear with a support that grows with the scale is the antialiased triangle filter.
@@ -223,10 +225,7 @@ def _finish(
     height, width = original
     if short_side is not None:
         # From the original's shape, so that a decoder that scaled first ends at the same size.
-        target = target_shape(height, width, short_side)
-        if pixels.shape[:2] != target:
-            image = Image.fromarray(np.ascontiguousarray(pixels))
-            pixels = np.asarray(image.resize((target[1], target[0]), Image.Resampling.BILINEAR))
+        pixels = _resize(pixels, target_shape(height, width, short_side))
     pixels = np.ascontiguousarray(upright(pixels, exif.orientation))
     if exif.broken:
         notes = (*notes, "broken EXIF was ignored")

@@ -2,7 +2,8 @@
 
 Files of a store, in ``FOLDER/<short side>px-v2``:
 
-- ``pixels.bin``: RGB bytes of one photo after another, in any order, with gaps;
+- ``pixels.bin``: bytes of one photo after another (height × 3 × width, see ``data/layout.py``), in any
+  order, with gaps;
 - ``journal.jsonl``: what has been decoded so far, one line a photo, appended only after its pixels
   are on disk. It is keyed by content, so a build that was killed, and a folder that has changed,
   go on from it;
@@ -19,6 +20,7 @@ import shutil
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -90,6 +92,9 @@ class _Journal:
         self._lines: list[str] = []
         self._bytes = 0
         self._since = time.monotonic()
+        # Waiting for the disk must not keep the decoding processes waiting for work.
+        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
+        self._writing: Future[None] | None = None
         self._load()
 
     def _load(self) -> None:
@@ -131,19 +136,34 @@ class _Journal:
         }
         self._lines.append(json.dumps(item, separators=(",", ":")) + "\n")
         self._bytes += 3 * stored.height * stored.width
-        if self._bytes > _COMMIT_BYTES or time.monotonic() - self._since > _COMMIT_SECONDS:
-            self.commit()
+        due = self._bytes > _COMMIT_BYTES or time.monotonic() - self._since > _COMMIT_SECONDS
+        if due and (self._writing is None or self._writing.done()):
+            self._hand_over()
 
-    def commit(self) -> None:
-        """Make pixels durable, then say so: never the other way round."""
-        if self._lines:
-            with storage_errors(self.path):
-                sync_file(self._pixels)
-                with self.path.open("ab") as file:
-                    file.write("".join(self._lines).encode())
-                    file.flush()
-                    os.fsync(file.fileno())
+    def close(self) -> None:
+        """Make everything durable that was added, and wait for it."""
+        try:
+            if self._lines:
+                self._hand_over()
+            if self._writing is not None:
+                self._writing.result()
+        finally:
+            self._writer.shutdown()
+
+    def _hand_over(self) -> None:
+        if self._writing is not None:
+            self._writing.result()  # Raises what went wrong there.
+        self._writing = self._writer.submit(self._write, self._lines)
         self._lines, self._bytes, self._since = [], 0, time.monotonic()
+
+    def _write(self, lines: list[str]) -> None:
+        """Make pixels durable, then say so: never the other way round."""
+        with storage_errors(self.path):
+            sync_file(self._pixels)
+            with self.path.open("ab") as file:
+                file.write("".join(lines).encode())
+                file.flush()
+                os.fsync(file.fileno())
 
 
 @contextlib.contextmanager
@@ -430,7 +450,7 @@ class _Builder:
                     done += 1
                     self._report(done, total)
             finally:
-                self._journal.commit()
+                self._journal.close()
         self._report(done, total, force=True)
 
     def _is_stored(self, row: int) -> bool:

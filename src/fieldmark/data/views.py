@@ -143,8 +143,19 @@ def render(
             where = torch.from_numpy(solarized).to(device)
             chosen = pixels[where]
             pixels[where] = torch.where(chosen >= spec.solarize_threshold, 1 - chosen, chosen)
-        images.index_copy_(0, place, pixels.to(dtype))
+        _put(images, place, pixels)
     return images
+
+
+def _put(
+    images: Float[Tensor, "B 3 S S"], place: Int[Tensor, " b"], pixels: Float[Tensor, "b 3 S S"]
+) -> None:
+    """Write a chunk to its places, rounded to the type of the images."""
+    if images.device.type == "cpu":
+        # One pass: index_copy_ wants the same type on both sides and copies value by value.
+        torch._foreach_copy_([images[i] for i in place.tolist()], list(pixels.unbind(0)))
+    else:
+        images.index_copy_(0, place, pixels.to(images.dtype))
 
 
 def _colour_maps(draws: Draws, device: torch.device) -> Float[Tensor, "B 3 7"]:
@@ -216,7 +227,7 @@ def center_views(
         store, rows, geometry, size, device=device, dtype=_product_type(device, dtype)
     ):
         place = torch.from_numpy(chunk).to(device)
-        images.index_copy_(0, place, pixels.add_(128).div_(255).clamp_(0, 1).to(dtype))
+        _put(images, place, pixels.add_(128).div_(255).clamp_(0, 1))
     boxes = np.stack([low[1], low[0], high[1], high[0]], axis=1)
     return _view(images, rows, boxes, np.zeros(count, bool))
 

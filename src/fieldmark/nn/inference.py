@@ -27,7 +27,8 @@ class Runner:
         spec: The encoder; it is not changed.
         device: Where to compute.
         precision: ``auto`` takes the fastest kind of arithmetic that the hardware has and whose
-            embeddings of the first photos stay within a cosine of ``LEAST_COSINE`` of fp32.
+            embeddings of the first photos stay within a cosine of ``LEAST_COSINE`` of fp32. One
+            that is named and cannot be used is warned of, and fp32 used instead.
 
     Attributes:
         precision: What is used: ``fp32``, ``bf16`` or ``fp16``; None until decided.
@@ -71,19 +72,22 @@ class Runner:
     def _decide(self, images: Tensor) -> None:
         exact = self._run(self._exact, images, torch.float32)
         asked = self._asked
+        # Who asked for it must hear that it was not used; a trial that fails is no news.
+        level = logging.DEBUG if asked == "auto" else logging.WARNING
         for name in _candidates(self.device) if asked == "auto" else [asked]:
             try:
                 fast = self._accelerate(images, name)
                 result = self._run(fast, images, _TYPES[name])
-            except (RuntimeError, NotImplementedError, TypeError, ValueError) as error:
-                _log.debug("embedding in %s is not possible here: %s", name, error)
+            except (RuntimeError, TypeError, ValueError) as error:
+                # The trial: torch's kernels refuse what the hardware or a layer cannot do.
+                _log.log(level, "embedding in %s is not possible here: %s", name, error)
                 continue
             cosine = float((result * exact).sum(1).min())
             # Asked for by name it may round more, but a layer fused wrongly is never accepted.
             if cosine >= (LEAST_COSINE if asked == "auto" else 0.9):
                 self._fast, self.precision = fast, name
                 return
-            _log.debug("embedding in %s differs too much from fp32: cosine %.5f", name, cosine)
+            _log.log(level, "embedding in %s differs too much from fp32: cosine %.5f", name, cosine)
         self.precision = "fp32"
 
     def _accelerate(self, images: Tensor, name: str) -> EncoderSpec:
