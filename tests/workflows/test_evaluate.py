@@ -1,5 +1,7 @@
 import csv
 import json
+import math
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -7,11 +9,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from fieldmark.encoder import Embedded, Encoder, _prepare
-from fieldmark.errors import LabelError, PhotoError
-from fieldmark.evaluation.evaluate import EvalConfig, EvalResult
+from fieldmark.errors import InputError, LabelError, PhotoError
+from fieldmark.evaluation.evaluate import EvalConfig, EvalResult, evaluate_encoder
 from fieldmark.workflows.evaluate import evaluate
 
-FAST = EvalConfig(bootstrap_samples=200, fractions=(0.5,), subset_seeds=1)
+FAST = EvalConfig(bootstrap_samples=200, fractions=(0.5, 0.25), subset_seeds=2)
 
 
 class ColourEncoder(Encoder):
@@ -153,6 +155,26 @@ def test_files_written(birds):
     share = np.mean([float(line["against.rank1"]) for line in lines])
     assert 100 * share == pytest.approx(found.data["start"]["rank1"])
     assert all(line["encoder.knn class"] == line["class"] for line in lines)
+    subsets = list(csv.DictReader((out / "label_subsets.csv").read_text().splitlines()))
+    assert len(subsets) == found.data["train_photos"] == 12
+    for seed in FAST.seeds:
+        for fraction in FAST.fractions:
+            given = [line for line in subsets if float(line[f"seed {seed}"]) <= fraction]
+            counts = Counter(line["class"] for line in given)
+            assert counts == dict.fromkeys(COLOURS, math.ceil(fraction * 4))
+
+
+def test_gallery_of_train_photos(birds):
+    labels = birds / "split.csv"
+    config = FAST.model_copy(update={"gallery": "train"})
+    data = evaluate(birds / "poor", birds / "photos", labels=labels, config=config).data
+    among_test = evaluate(birds / "poor", birds / "photos", labels=labels, config=FAST).data
+    assert data["gallery"] == "train"
+    assert data["measures"]["map"] != among_test["measures"]["map"]
+    assert data["measures"]["knn"] == among_test["measures"]["knn"]
+    nothing, some = np.zeros((0, 3), np.float32), np.eye(3, dtype=np.float32)
+    with pytest.raises(InputError, match="train photos, and there are none"):
+        evaluate_encoder(nothing, np.zeros(0, int), some, np.arange(3), ["a", "b", "c"], config)
 
 
 def test_differences_that_are_not_training_are_named(birds, monkeypatch):

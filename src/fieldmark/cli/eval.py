@@ -1,7 +1,7 @@
 """``fieldmark eval``: measure an encoder, alone or against another."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -37,11 +37,19 @@ def command(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder for evaluation.json and photos.csv (one line a photo)."),
+        typer.Option(
+            help="Folder for evaluation.json, photos.csv (one line a photo) and label_subsets.csv."
+        ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Photos per forward pass.")] = 64,
     seed: Annotated[int, typer.Option(min=0, help="Seeds label subsets and the bootstrap.")] = 0,
+    gallery: Annotated[
+        Literal["test", "train"],
+        typer.Option(
+            help="test: each test photo searches the others; train: it searches train photos."
+        ),
+    ] = "test",
     sgd_probe: Annotated[
         bool,
         typer.Option(
@@ -53,7 +61,8 @@ def command(
 ) -> None:
     """Measure how well an encoder tells classes apart; with --against, say whether it is better.
 
-    Retrieval is leave-one-out among the test photos; gains carry 95 % intervals (the wider of two
+    Retrieval is leave-one-out among the test photos (--gallery train searches the train photos
+    instead); gains carry 95 % intervals (the wider of two
     paired bootstraps, over photos and over classes). Without labels only label-free measures are
     taken, and the verdict is "not measured".
 
@@ -75,7 +84,7 @@ def command(
             labels=labels,
             against=against,
             out=out,
-            config=EvalConfig(seed=seed, sgd_probe=sgd_probe),
+            config=EvalConfig(gallery=gallery, seed=seed, sgd_probe=sgd_probe),
             device=device,
             batch_size=batch_size,
             progress=bars,

@@ -1,8 +1,10 @@
 """Every labelled measure of an encoder, and the comparison of two (docs/protocols.md)."""
 
-from collections.abc import Mapping
+import csv
+import io
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +25,9 @@ _VERSION = 1
 class EvalConfig(Config):
     """How encoders are measured; the same for both sides of a comparison."""
 
+    gallery: Literal["test", "train"] = "test"
+    """Where test photos look for their class: among each other (leave-one-out, the protocol of the
+    fine-grained papers) or among the labelled train photos (query/gallery)."""
     knn_k: int = 200
     """Neighbours that vote; all train photos when there are fewer."""
     knn_temperature: float = 0.1
@@ -43,6 +48,11 @@ class EvalConfig(Config):
     """Resamples behind each interval."""
     seed: int = 0
     """Seeds the subsets and the bootstrap."""
+
+    @property
+    def seeds(self) -> range:
+        """Of the label subsets."""
+        return range(self.seed, self.seed + self.subset_seeds)
 
 
 @dataclass(frozen=True)
@@ -175,11 +185,13 @@ def evaluate_encoder(
 ) -> EvalResult:
     """Measure one encoder from its embeddings of a labelled split.
 
-    Retrieval is leave-one-out among the test photos; kNN and linear probes learn from the train
-    photos and are tested on the test photos.
+    Retrieval is leave-one-out among the test photos, or searches the train photos
+    (``config.gallery``); kNN and linear probes learn from the train photos and are tested on the test
+    photos.
 
     Args:
-        train: Embeddings of the labelled train photos; may be empty, then only retrieval is measured.
+        train: Embeddings of the labelled train photos; may be empty, then only leave-one-out
+            retrieval is measured.
         train_labels: Indices into ``classes``.
         test: Embeddings of the test photos.
         test_labels: Indices into ``classes``.
@@ -187,7 +199,8 @@ def evaluate_encoder(
         config: Settings.
 
     Raises:
-        InputError: If an embedding is zero or not finite, or labels and embeddings do not match.
+        InputError: If an embedding is zero or not finite, labels and embeddings do not match, or the
+            train photos are to be searched and there are none.
     """
     for labels in (train_labels, test_labels):
         if len(labels) and not (labels.min() >= 0 and labels.max() < len(classes)):
@@ -196,7 +209,17 @@ def evaluate_encoder(
                 f"must run from 0 to {len(classes) - 1}."
             )
     test_labels = np.asarray(test_labels, np.int64)
-    scores = evaluate_retrieval(test, test_labels)
+    if config.gallery == "train":
+        if not len(train):
+            raise InputError(
+                "the gallery is to be the labelled train photos, and there are none; give a table with "
+                "photos in 'train', or use the gallery 'test'."
+            )
+        scores = evaluate_retrieval(
+            test, test_labels, gallery=train, gallery_labels=np.asarray(train_labels)
+        )
+    else:
+        scores = evaluate_retrieval(test, test_labels)
     per_query: dict[str, npt.NDArray[np.float64]] = {
         "rank1": scores.hits(1),
         "rank5": scores.hits(5),
@@ -247,8 +270,8 @@ def _fraction(
 ) -> npt.NDArray[np.float64]:
     """Right or wrong for each subset seed and test photo."""
     right = []
-    for seed in range(config.subset_seeds):
-        rows = label_subset(np.asarray(train_labels), fraction, config.seed + seed)
+    for seed in config.seeds:
+        rows = label_subset(np.asarray(train_labels), fraction, seed)
         probe = logistic_probe(
             train[rows],
             np.asarray(train_labels)[rows],
@@ -257,6 +280,35 @@ def _fraction(
         )
         right.append(probe.predict(test) == test_labels)
     return np.array(right, np.float64)
+
+
+def subset_table(
+    paths: Sequence[str],
+    labels: Int[np.ndarray, " N"],
+    classes: Sequence[str],
+    config: EvalConfig = EvalConfig(),  # noqa: B008 - frozen
+) -> str:
+    """Which train photos each probe at a fraction was given, as CSV: one line a photo.
+
+    Subsets of one seed are nested, so the column of a seed holds the smallest fraction whose subset
+    has the photo (1: only the probe with all labels has it).
+
+    Args:
+        paths: Of the train photos.
+        labels: Of the train photos; indices into ``classes``.
+        classes: Names.
+        config: Settings that the probes were fitted with.
+    """
+    smallest = np.ones((len(paths), len(config.seeds)))
+    for column, seed in enumerate(config.seeds):
+        for fraction in sorted(config.fractions, reverse=True):
+            smallest[label_subset(labels, fraction, seed), column] = fraction
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["path", "class", *(f"seed {seed}" for seed in config.seeds)])
+    for path, label, row in zip(paths, labels, smallest, strict=True):
+        writer.writerow([path, classes[int(label)], *(f"{share:g}" for share in row)])
+    return text.getvalue()
 
 
 def compare(

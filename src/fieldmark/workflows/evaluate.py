@@ -26,6 +26,7 @@ from fieldmark.evaluation.evaluate import (
     EvalResult,
     compare,
     evaluate_encoder,
+    subset_table,
 )
 from fieldmark.evaluation.labelfree import (
     LabelFree,
@@ -86,7 +87,8 @@ def evaluate(
         photos: Folder, table or shards.
         labels: Table path, class, split.
         against: Encoder or run folder to compare with; it takes the place of the start.
-        out: Folder for ``evaluation.json`` and ``photos.csv``.
+        out: Folder for ``evaluation.json``, ``photos.csv`` (one line a test photo) and
+            ``label_subsets.csv`` (which train photos each probe at a fraction was given).
         config: Settings.
         device: Where to compute.
         batch_size: Photos per forward pass.
@@ -112,9 +114,9 @@ def evaluate(
         data = _without_labels(job, config)
         results: dict[str, EvalResult] = {}
         comparison = None
-        rows = np.empty(0, np.int64)
+        read = None
     else:
-        results, rows = _with_labels(job, split, config)
+        results, read = _with_labels(job, split, config)
         comparison = compare(results["against"], results["encoder"], config) if against else None
         data = _summary(results, comparison)
     data = {
@@ -123,6 +125,7 @@ def evaluate(
         "photos": len(catalog),
         "labels": source,
         "size": encoders["encoder"].size,
+        "gallery": config.gallery,
         "notes": _notes(encoders, source),
         **data,
         "left_out": [
@@ -131,7 +134,7 @@ def evaluate(
     }
     found = Evaluation(data, results.get("encoder"), results.get("against"), comparison)
     if out is not None:
-        _write(out, found, catalog, rows)
+        _write(out, found, catalog, read, config)
     return found
 
 
@@ -246,8 +249,8 @@ def _split(
 
 def _with_labels(
     job: _Job, split: Split, config: EvalConfig
-) -> tuple[dict[str, EvalResult], npt.NDArray[np.int64]]:
-    """Results of each encoder on the photos that could be read, and the test rows among them."""
+) -> tuple[dict[str, EvalResult], Split]:
+    """Results of each encoder on the photos that could be read, and these photos."""
     rows = np.concatenate([split.train_rows, split.test_rows])
     numbers = np.concatenate([split.train_labels, split.test_labels])
     is_test = np.arange(len(rows)) >= len(split.train_rows)
@@ -275,7 +278,7 @@ def _with_labels(
             )
             results[name] = results[name].with_predictions("linear_sgd", probe.predict(x[test]))
     job.progress("measuring", len(embedded), len(embedded))
-    return results, rows[test]
+    return results, _split(rows, numbers, split.classes, train, test)
 
 
 def _without_labels(job: _Job, config: EvalConfig) -> dict[str, Any]:
@@ -349,12 +352,18 @@ def _notes(encoders: dict[str, Encoder], source: str | None) -> list[str]:
     return notes
 
 
-def _write(out: Path, found: Evaluation, catalog: Catalog, rows: npt.NDArray[np.int64]) -> None:
+def _write(
+    out: Path, found: Evaluation, catalog: Catalog, read: Split | None, config: EvalConfig
+) -> None:
     sides = {"encoder": found.result, "against": found.against}
     full = {name: side.to_dict() for name, side in sides.items() if side is not None}
     storage.write_json(out / "evaluation.json", {**found.data, "results": full})
-    if found.result is None:
+    if found.result is None or read is None:
         return
+    if len(read.train_rows) and config.linear:
+        paths = [catalog[int(row)].path for row in read.train_rows]
+        table = subset_table(paths, read.train_labels, read.classes, config)
+        storage.write_text(out / "label_subsets.csv", table)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     known = {name: side for name, side in sides.items() if side is not None}
@@ -365,7 +374,7 @@ def _write(out: Path, found: Evaluation, catalog: Catalog, rows: npt.NDArray[np.
     ]
     writer.writerow(["path", "class", *header])
     classes = found.result.classes
-    for i, row in enumerate(rows):
+    for i, row in enumerate(read.test_rows):
         cells: list[Any] = [catalog[int(row)].path, classes[int(found.result.labels[i])]]
         for side in known.values():
             cells += [_cell(side.per_query[m][i]) for m in measures]

@@ -23,6 +23,7 @@ from fieldmark.evaluation.evaluate import (
     EvalResult,
     compare,
     evaluate_encoder,
+    subset_table,
     two_by_two,
 )
 from fieldmark.evaluation.labelfree import gain_of_views, judge_without_labels, measure_views
@@ -98,6 +99,12 @@ def judge(
         run.path,
         _report(run, recipe, data, sides, chosen, summary, comparison, fitted, began),
     )
+    split = data.split
+    if split is not None and len(split.train_rows) and len(split.test_rows):
+        names = data.store.paths
+        paths = [names[row] for row in split.train_rows]
+        table = subset_table(paths, split.train_labels, split.classes)
+        storage.write_text(run.path / "label_subsets.csv", table)
     storage.write_json(run.result, summary)
     return summary
 
