@@ -170,7 +170,8 @@ def resize_short(pixels: Pixels, short_side: int) -> Pixels:
     A panorama is scaled until its long side is ``MAX_ASPECT * short_side``, so that one of them
     cannot take the room of hundreds of photos.
     """
-    return _resize(pixels, target_shape(*pixels.shape[:2], short_side))
+    height, width = pixels.shape[:2]
+    return _resize(pixels, target_shape(height, width, short_side))
 
 
 def _resize(pixels: Pixels, target: tuple[int, int]) -> Pixels:
