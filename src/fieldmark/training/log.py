@@ -8,11 +8,12 @@ import contextlib
 import importlib.util
 import json
 import os
+import secrets
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from fieldmark import storage
-from fieldmark.errors import MissingExtraError
+from fieldmark.errors import ConfigError, MissingExtraError
 from fieldmark.training.config import TrainConfig
 
 METRICS = "metrics.jsonl"
@@ -89,6 +90,8 @@ class MetricsLog:
         self.cut_short = False
         if not active:
             return
+        if config.wandb:
+            self._wandb = _start_wandb(run, config.wandb)
         with storage.storage_errors(run / METRICS):
             self._file = (run / METRICS).open("ab")
             self.cut_short = self._file.tell() < size
@@ -99,14 +102,6 @@ class MetricsLog:
             from torch.utils.tensorboard import SummaryWriter
 
             self._board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
-        if config.wandb:
-            if not importlib.util.find_spec("wandb"):
-                raise MissingExtraError("wandb", "wandb", "to log to Weights & Biases")
-            import wandb
-
-            self._wandb = wandb.init(
-                project=config.wandb, dir=str(run), id=run.resolve().name, resume="allow"
-            )
 
     @property
     def size(self) -> int:
@@ -153,6 +148,31 @@ class MetricsLog:
             self._board.close()
         if self._wandb is not None:
             self._wandb.finish()
+
+
+def _start_wandb(run: Path, project: str) -> Any:
+    """Begin, or go on with, this run's page at Weights & Biases."""
+    if not importlib.util.find_spec("wandb"):
+        raise MissingExtraError("wandb", "wandb", "to log to Weights & Biases")
+    import wandb
+
+    # Folders of different runs may have the same name; the page must be this run's own.
+    kept = run / "wandb-id.txt"
+    if not kept.is_file():
+        storage.write_text(kept, secrets.token_hex(4))
+    try:
+        return wandb.init(
+            project=project,
+            name=run.resolve().name,
+            dir=str(run),
+            id=kept.read_text(encoding="utf-8").strip(),
+            resume="allow",
+        )
+    except wandb.errors.Error as error:
+        raise ConfigError(
+            f"train.wandb = {project!r}, but Weights & Biases cannot be started: {str(error).rstrip('.')}. Run 'wandb "
+            "login', or set WANDB_MODE=offline to keep the log on this machine, or leave train.wandb out."
+        ) from None
 
 
 def read_metrics(run: Path, kind: str | None = None) -> list[dict[str, Any]]:

@@ -1,0 +1,146 @@
+"""Which post-processing should the recipe ``start`` ship? Chosen on train photos, told on test photos.
+
+Nothing is trained. Whitening is fitted on the unlabelled train photos; the labels of the train photos
+(development) say which settings to take; the test photos are read for all settings but choose nothing.
+
+    python benchmarks/start_recipe.py --data DIR [--photos birds200 cub50 cars196]
+"""
+
+import argparse
+import itertools
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from _record import record
+from fieldmark.backbones.backbone import Backbone, BackboneConfig
+from fieldmark.data.catalog import Catalog
+from fieldmark.data.sampling import MultiView
+from fieldmark.data.splits import Split, match_split
+from fieldmark.data.store import PhotoStore, choose_short_side
+from fieldmark.data.views import ViewMaker
+from fieldmark.encoder import Encoder
+from fieldmark.evaluation.retrieval import evaluate_retrieval
+from fieldmark.nn.spec import EncoderSpec, PostConfig
+from fieldmark.nn.whitening import Whitening, fit_instance_lda, fit_whitening, normalise
+from fieldmark.workflows.post import LOOKS
+
+WEIGHTS = "weights/mobilenetv2_100.imagenet.safetensors"
+READOUTS: dict[str, dict[str, Any]] = {
+    "network": {},
+    "gem": {"pooling": "gem"},
+    "network, mirrored": {"flip": True},
+    "gem, mirrored": {"pooling": "gem", "flip": True},
+    "network, mirrored, stages": {"flip": True, "stages": (-2, -3)},
+    "gem, mirrored, stages": {"pooling": "gem", "flip": True, "stages": (-2, -3)},
+}
+DIMS = (256, 512)
+POWERS = (0.25, 0.5)
+
+
+def measures(embeddings: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    scores = evaluate_retrieval(embeddings, labels)
+    return {name: round(scores.summary()[name], 2) for name in ("rank1", "map")}
+
+
+def whitenings(raw: np.ndarray, looks: torch.Tensor) -> dict[str, Whitening | None]:
+    found: dict[str, Whitening | None] = {"none": None}
+    for dim, power in itertools.product(DIMS, POWERS):
+        found[f"pca {dim} {power}"] = fit_whitening(torch.from_numpy(raw), dim, power)
+        found[f"instance-lda {dim} {power}"] = fit_instance_lda(looks, dim, power)
+    return found
+
+
+def look_at(encoder: Encoder, store: PhotoStore, rows: np.ndarray, size: int) -> torch.Tensor:
+    views = MultiView(specs=(LOOKS.model_copy(update={"size": size}),))
+    maker = ViewMaker(store, views, seed=0)
+    parts = []
+    for begin in range(0, len(rows), 64):
+        made = maker.make(rows[begin : begin + 64], 0)
+        parts.append(torch.stack([encoder.encode(view.images) for view in made], 1))
+    return torch.cat(parts)
+
+
+def study(backbone: Backbone, store: PhotoStore, split: Split, size: int) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for readout, settings in READOUTS.items():
+        encoder = Encoder(EncoderSpec(backbone, PostConfig(**settings)))
+        train = encoder.embed_store(store, split.train_rows)
+        test = encoder.embed_store(store, split.test_rows)
+        looks = look_at(encoder, store, split.train_rows, size)
+        for name, whitening in whitenings(train, looks).items():
+
+            def finish(raw: np.ndarray, whitening: Whitening | None = whitening) -> np.ndarray:
+                if whitening is None:
+                    return raw
+                return normalise(whitening(torch.from_numpy(raw))).numpy()
+
+            result[f"{readout}; {name}"] = {
+                "development": measures(finish(train), split.train_labels),
+                "test": measures(finish(test), split.test_labels),
+            }
+            print(f"{readout}; {name}", result[f"{readout}; {name}"], flush=True)
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--photos", nargs="+", default=["birds200", "cub50", "cars196"])
+    parser.add_argument("--size", type=int, default=128)
+    options = parser.parse_args()
+    config = BackboneConfig(weights=str(options.data / WEIGHTS))
+    backbone = Backbone.build(config, size=options.size).eval()
+    found: dict[str, Any] = {}
+    for photos in options.photos:
+        folder = options.data / photos
+        catalog = Catalog.open(folder / "images")
+        split = match_split(catalog, folder / "split.csv")
+        with tempfile.TemporaryDirectory() as place:
+            side = choose_short_side(options.size, LOOKS.scale[0], len(catalog))
+            store = PhotoStore.build(catalog, Path(place), short_side=side)
+            print(photos, flush=True)
+            found[photos] = study(backbone, store, split, options.size)
+        gains = mean_gains(found)
+        best = sorted(gains, key=lambda name: -gains[name]["development"]["map"])
+        for name in best[:8]:
+            print(name, gains[name])
+        print(
+            record(
+                "start_recipe",
+                {"size": options.size, "weights": WEIGHTS, "mean_gains": gains, "photos": found},
+            )
+        )
+
+
+def mean_gains(found: dict[str, Any]) -> dict[str, Any]:
+    """Mean over photo sets of the points gained over the plain network."""
+    plain = "network; none"
+    names = next(iter(found.values()))
+    return {
+        name: {
+            half: {
+                measure: round(
+                    float(
+                        np.mean(
+                            [
+                                one[name][half][measure] - one[plain][half][measure]
+                                for one in found.values()
+                            ]
+                        )
+                    ),
+                    2,
+                )
+                for measure in ("rank1", "map")
+            }
+            for half in ("development", "test")
+        }
+        for name in names
+    }
+
+
+if __name__ == "__main__":
+    main()
