@@ -4,11 +4,13 @@ Both read the same JPEG files, decode, resize, crop and embed them at 224 px. Th
 timm's documentation shows: a DataLoader with Pillow and torchvision transforms, fp32, default
 memory layout. Runs alternate, so that a busy machine slows both.
 
+    python benchmarks/embed.py                                      photos drawn here, 500 × 375
     python benchmarks/embed.py --photos FOLDER [--weights mobilenetv2_100=FILE]
 """
 
 import argparse
 import statistics
+import tempfile
 import time
 from pathlib import Path
 
@@ -25,6 +27,7 @@ from fieldmark.backbones.backbone import Backbone, BackboneConfig
 from fieldmark.data.catalog import Catalog
 from fieldmark.encoder import Encoder
 from fieldmark.nn.spec import EncoderSpec, PostConfig
+from store import draw
 
 NETWORKS = ["mobilenetv2_100", "resnet50", "vit_small_patch16_224"]
 TARGETS = dict(zip(NETWORKS, [3.5, 3.0, 1.7], strict=True))
@@ -91,7 +94,7 @@ def measure(name, weights, files, arguments):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--photos", type=Path, required=True)
+    parser.add_argument("--photos", type=Path)
     parser.add_argument("--networks", nargs="*", default=NETWORKS)
     parser.add_argument("--weights", nargs="*", default=[], help="NAME=FILE; others are random")
     parser.add_argument("--count", type=int, default=256)
@@ -100,16 +103,19 @@ def main():
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
-    catalog = Catalog.open(arguments.photos)
-    found = [catalog.file(row.row) for row in catalog.rows]
-    files = [file for file in found if file is not None]
-    files = files[:: max(1, len(files) // arguments.count)][: arguments.count]
     weights = dict(item.split("=", 1) for item in arguments.weights)
-    result = {"photos": len(files), "size": arguments.size, "batch_size": arguments.batch_size}
-    for name in arguments.networks:
-        result[name] = measure(name, weights.get(name, "random"), files, arguments)
-        print(name, result[name])
-    print(record("embed", result))
+    with tempfile.TemporaryDirectory() as place:
+        folder = arguments.photos or draw(Path(place), arguments.count, 375, 500, 4.0)
+        catalog = Catalog.open(folder)
+        found = [catalog.file(row.row) for row in catalog.rows]
+        files = [file for file in found if file is not None]
+        files = files[:: max(1, len(files) // arguments.count)][: arguments.count]
+        result = {"photos": len(files), "size": arguments.size, "batch_size": arguments.batch_size}
+        result["source"] = "drawn, 500 × 375" if arguments.photos is None else folder.parent.name
+        for name in arguments.networks:
+            result[name] = measure(name, weights.get(name, "random"), files, arguments)
+            print(name, result[name])
+        print(record("embed", result))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,14 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-NOT_SPEEDS = {"_record", "run_all", "first_results", "aviary_difficulty", "demo"}
+NOT_SPEEDS = {
+    "_record",
+    "run_all",
+    "first_results",
+    "start_recipe",
+    "aviary_difficulty",
+    "demo",
+}
 
 
 def main() -> int:

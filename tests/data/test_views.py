@@ -235,7 +235,7 @@ def test_micro_batches_and_processes_cut_the_same_batch(forty, micros, world):
 
 
 def test_impossible_batches_are_refused(forty):
-    with pytest.raises(ConfigError, match="40 usable photos"):
+    with pytest.raises(ConfigError, match="and usable are 40"):
         source(forty, batch_size=41)
     with pytest.raises(ConfigError, match="multiple of 5"):
         source(forty).batch(0, 0, 5)

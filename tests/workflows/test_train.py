@@ -1,3 +1,4 @@
+import csv
 import json
 import shutil
 from types import SimpleNamespace
@@ -127,6 +128,27 @@ def test_recipe_start_trains_nothing_and_compares_with_the_plain_network(sample,
     assert result["grid"]["map"]["start"]["plain"] == result["start"]["map"]
     assert not (tmp_path / "run" / "checkpoints").exists()
     assert Encoder.load(tmp_path / "run").dim == 8
+
+
+def test_few_photos_are_not_whitened_to_many_directions(sample, tmp_path):
+    sets = ("size=32", "backbone.name=test_resnet", "backbone.weights=random")
+    run = tmp_path / "run"
+    train(sample.photos, run, load_recipe("start", sets), probe=sample.probe)
+    encoder = Encoder.load(run, device="cpu")
+    assert encoder.post.whiten_dim is None
+    assert encoder.post.flip
+    notes = json.loads((run / "report.json").read_text())["notes"]
+    assert any("too few for 256 directions" in note for note in notes)
+
+
+def test_the_label_subsets_are_kept(finished, sample):
+    run, _ = finished
+    lines = list(csv.DictReader((run / "label_subsets.csv").read_text().splitlines()))
+    split = match_split(Catalog.open(sample.photos), sample.probe)
+    assert len(lines) == len(split.train_rows)
+    tenth = [line for line in lines if line["seed 0"] == "0.1"]
+    assert {line["class"] for line in tenth} == set(split.classes)
+    assert {line["seed 0"] for line in lines} == {"0.1", "0.2", "0.5", "1"}
 
 
 @pytest.mark.parametrize(

@@ -265,7 +265,7 @@ class BatchSource:
             raise ConfigError(f"train.batch_size must be at least 1, got {batch_size}.")
         if len(rows) < batch_size:
             raise ConfigError(
-                f"there are {len(rows)} usable photos and one batch takes {batch_size}; "
+                f"one batch takes {batch_size} photos and usable are {len(rows)}; "
                 f"add photos or lower train.batch_size to at most {len(rows)}."
             )
         self.rows = np.sort(np.asarray(rows, dtype=np.int64))

@@ -32,7 +32,7 @@ from fieldmark.nn.spec import EncoderSpec, PostConfig
 from fieldmark.training.loop import FitResult
 from fieldmark.workflows.doctor import versions
 from fieldmark.workflows.photos import Photos, ShowProgress
-from fieldmark.workflows.post import describe, fit_post
+from fieldmark.workflows.post import affordable, describe, fit_post
 from fieldmark.workflows.recipe import Recipe
 from fieldmark.workflows.report import write_report
 from fieldmark.workflows.run import RunFolder, processor
@@ -72,11 +72,12 @@ def judge(
     Returns:
         The contract of ``--json``.
     """
-    plain = PostConfig(crop=recipe.post.crop)
+    ships = affordable(recipe.post, len(data.train_rows))
+    plain = PostConfig(crop=ships.crop)
     wanted: list[tuple[str, str, EncoderSpec, PostConfig]] = [("start", "plain", start, plain)]
-    wanted.append(("start", "post", start, recipe.post))
+    wanted.append(("start", "post", start, ships))
     wanted += [(who, "plain", spec, plain) for who, spec in candidates.items()]
-    wanted += [(who, "post", spec, recipe.post) for who, spec in candidates.items()]
+    wanted += [(who, "post", spec, ships) for who, spec in candidates.items()]
     sides: dict[tuple[str, str], Side] = {}
     for done, (who, how, spec, post) in enumerate(wanted):
         progress("evaluating", done, len(wanted), f"{who}, {how}")
@@ -295,7 +296,7 @@ def _report(
         facts=_facts(recipe, data),
         measures=_measures(comparison),
         grids=_grids(summary),
-        post_processing=describe(recipe.post),
+        post_processing=describe(after.encoder.post),
         health=_health(fitted),
         bad_photos=tuple(
             report.BadPhoto(r.path, r.status, r.code, r.detail) for r in data.store.records
@@ -321,7 +322,7 @@ def _report(
         command=" ".join(sys.argv),
         started=time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(began)),
         run_seconds=time.time() - began,
-        notes=tuple(_notes(recipe, data, fitted)),
+        notes=tuple(_notes(recipe, data, fitted, after.encoder.post)),
         **pictures,
     )
     rows = {path: row for row, path in enumerate(data.store.paths)}
@@ -417,8 +418,14 @@ def _pictures(data: Photos, before: Side, after: Side) -> dict[str, Any]:
     }
 
 
-def _notes(recipe: Recipe, data: Photos, fitted: FitResult | None) -> list[str]:
+def _notes(recipe: Recipe, data: Photos, fitted: FitResult | None, post: PostConfig) -> list[str]:
     notes = []
+    if recipe.post.whiten_dim and not post.whiten_dim:
+        notes.append(
+            f"Whitening was left out: {len(data.train_rows)} training photos are too few for "
+            f"{recipe.post.whiten_dim} directions (two for each are needed); add photos, or lower "
+            "post.whiten_dim."
+        )
     if data.transductive:
         notes.append("Transductive: the test photos were trained on too, without their labels.")
     if data.split is None:
