@@ -29,9 +29,12 @@ SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
             "train": {"epochs": 4},
             "backbone": {"train_from_stage": 0},
             "views": {"override": {"hue": 0.1, "gray": 0.2, "saturation": 0.4}},
+            "post": {"whiten_dim": 0},
         },
     ),
     "gentle": ("gentle", {}),
+    # No training; one seed is enough.
+    "start": ("start", {}),
 }
 PHOTOS = {"birds200": "birds200", "cub50": "cub50", "cars196": "cars196"}
 WEIGHTS = "weights/mobilenetv2_100.imagenet.safetensors"
@@ -92,15 +95,18 @@ def finished(options: argparse.Namespace) -> list[dict[str, Any]]:
         if result is not None:
             recipe = recipe_of(options, setting, seed)
             facts = {"photos": photos, "setting": setting, "recipe": recipe.name, "seed": seed}
-            facts["epochs"] = recipe.train.epochs
+            facts["epochs"] = recipe.train.epochs if recipe.trains else 0
             runs.append({**facts, **{key: result.get(key) for key in kept}})
     return runs
 
 
 def table(runs: list[dict[str, Any]]) -> str:
-    """Means over seeds, and each seed's verdict."""
+    """Means over seeds, and each seed's verdict.
+
+    Where a recipe trains and has post-processing, the plain start comes before the start with it.
+    """
     lines = [
-        "| photos | setting | epochs | seeds | rank-1: start → trained (gain of each seed) "
+        "| photos | setting | epochs | seeds | rank-1: start → result (gain of each seed) "
         "| mAP | linear | verdicts |",
         "|---|---|---|---|---|---|---|---|",
     ]
@@ -111,8 +117,10 @@ def table(runs: list[dict[str, Any]]) -> str:
             start, trained = (
                 statistics.mean(run[side][measure] for run in same) for side in ("start", "trained")
             )
+            plain = statistics.mean(run["grid"][measure]["start"]["plain"] for run in same)
+            before = f"{plain:.1f} → " if abs(plain - start) > 1e-6 else ""
             gains = ", ".join(f"{run['gain'][measure]:+.1f}" for run in same).replace("-", "−")
-            cells.append(f"{start:.1f} → {trained:.1f} ({gains})")
+            cells.append(f"{before}{start:.1f} → {trained:.1f} ({gains})")
         verdicts = [run["verdict"] for run in same]
         cells.append(
             ", ".join(f"{word} × {verdicts.count(word)}" for word in sorted(set(verdicts)))
