@@ -160,10 +160,10 @@ ADVICE: dict[str, tuple[str, ...]] = {
         "On birds the usual changes of hue and to grayscale did much of the harm in our own trials.",
         "Train more gently: `--recipe gentle`, or a third of the learning rate and fewer epochs.",
         "Train only the last stages: `--set backbone.train_from_stage=-3`.",
-        "Use the start with post-processing: `--recipe start` takes a minute and often gains more.",
+        "Use the start with post-processing: `--recipe start` takes a minute or two and often gains more.",
     ),
     "no difference shown": (
-        "Use the start with post-processing: `--recipe start` takes a minute and often gains more.",
+        "Use the start with post-processing: `--recipe start` takes a minute or two and often gains more.",
         "Give the network larger photos, such as `--size 224`: small marks vanish at small sizes.",
         "Add unlabelled photos of the same kind of thing; a few hundred are few.",
         "Label more test photos: with twice as many the intervals shrink by about a third.",
