@@ -130,6 +130,12 @@ def test_recipe_start_trains_nothing_and_compares_with_the_plain_network(sample,
     assert Encoder.load(tmp_path / "run").dim == 8
 
 
+@pytest.mark.parametrize("sets", [(), ("photos.short_side=80",)])
+def test_whole_photos_are_kept_sharp(sets):
+    side = photos.short_side(load_recipe("start", ("size=64", *sets)), 10)
+    assert side == (80 if sets else 144)  # 64 / sqrt(0.2), up to a multiple of 8
+
+
 def test_few_photos_are_not_whitened_to_many_directions(sample, tmp_path):
     sets = ("size=32", "backbone.name=test_resnet", "backbone.weights=random")
     run = tmp_path / "run"

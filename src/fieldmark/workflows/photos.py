@@ -45,15 +45,20 @@ class Photos(NamedTuple):
     transductive: bool
 
 
+# As if crops were this small: a photo that is scaled twice by little each time is blurred twice. At
+# 128 px the same network has mAP 25.2 on cub50 from photos of 152 px, 26.2 from 240, 26.9 from 288.
+_SHARP = 0.2
+
+
 def short_side(recipe: Recipe, count: int, *, folder: Path | None = None) -> int:
     """Short side at which a run keeps its photos, in pixels.
 
     Args:
-        recipe: Says it, or says how small crops get.
+        recipe: Says it, or says how small crops get; never less than what whole photos need.
         count: Photos to keep.
         folder: Where the store goes, if the disk's free room should count.
     """
-    smallest = recipe.post.crop**2
+    smallest = _SHARP
     if recipe.trains:
         smallest = min(smallest, recipe.multi_view().smallest_scale)
     return recipe.photos.short_side or choose_short_side(

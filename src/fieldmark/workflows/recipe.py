@@ -42,7 +42,8 @@ class PhotosConfig(Config):
     include_damaged: bool = False
     """Train on photos that decode but miss pixels."""
     short_side: int = Field(default=0, ge=0)
-    """Short side in the photo store, pixels; 0: size ÷ √(smallest crop share), less when space is short."""
+    """Short side in the photo store, pixels; 0: size ÷ √(smallest crop share), at least 2.2 times the
+    size, less when space is short."""
 
 
 class HealthConfig(Config):
