@@ -209,6 +209,14 @@ def test_a_large_jpeg_is_scaled_while_it_is_decoded_and_looks_the_same(encoder, 
     assert encoder.embed_file(folder / "large.jpg") @ encoder.embed(decoded)[0] > 0.9999
 
 
+def test_a_jpeg_little_larger_than_the_input_is_scaled_once(encoder, folder):
+    noise = np.random.default_rng(2).integers(0, 256, (64, 90, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(folder / "small.jpg", quality=95)
+    decoded = np.asarray(Image.open(folder / "small.jpg"))
+    expected = encoder.embed(decoded)[0]
+    np.testing.assert_allclose(encoder.embed_file(folder / "small.jpg"), expected, atol=1e-5)
+
+
 def test_order_is_kept_whatever_the_batches(encoder, photo_arrays):
     expected = encoder.embed(photo_arrays, batch_size=64, workers=1)
     for batch_size in (1, 2, 7):

@@ -347,6 +347,9 @@ class Source(NamedTuple):
         return str(self.photo) if isinstance(self.photo, (str, Path)) else f"photo {index}"
 
 
+# The decoder may scale down to this many times what is needed. Photos that are hardly larger than
+# the input then come out whole, and none is blurred or shifted by being scaled twice by little.
+_OVERSAMPLING = 2
 _TABLES = {".csv", ".tsv", ".jsonl", ".parquet", ".tar"}
 
 
@@ -370,7 +373,7 @@ def _prepare(
     photo: Any, size: int, crop: float
 ) -> "tuple[npt.NDArray[np.uint8] | Tensor, PhotoError | None]":
     if isinstance(photo, bytes):
-        decoded = decode(photo, enough=short_side(size, crop))
+        decoded = decode(photo, enough=_OVERSAMPLING * short_side(size, crop))
         damage = None
         if decoded.damage:
             code, _, detail = decoded.damage.partition(": ")
