@@ -21,6 +21,8 @@ _ACTIVATIONS: dict[type[nn.Module], tuple[str, list[float], str]] = {
     nn.SiLU: ("swish", [], ""),
 }
 _NONE: tuple[str, list[float], str] = ("none", [], "")
+_MOST_GAIN = 100.0
+"""Sum of a filter's absolute weights beyond which it is computed in float32."""
 
 
 def available() -> bool:
@@ -86,6 +88,40 @@ class FusedLinear(nn.Module):
     def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... E"]:
         """Multiply and activate."""
         return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, *self.activation)
+
+
+class InFloat32(nn.Module):
+    """A layer that stays in float32 within a network of reduced precision."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        # In a tuple, so that converting the network passes it over.
+        self._layer = (layer,)
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B E h w"]:
+        """Compute wide, answer in the type that came."""
+        return self._layer[0](x.float()).to(x.dtype)
+
+
+def keep_wide(network: nn.Module) -> int:
+    """Shield convolutions that amplify their own rounding; to be called after folding.
+
+    A filter whose weights are large and nearly cancel multiplies the rounding of its weights by as
+    much. MobileNetV2's first depthwise layer alone, folded, amplifies 431 times and costs most of
+    what fp16 loses (smallest cosine to fp32 of 256 photos 0.9985 with it, 0.9999 without).
+
+    Returns:
+        Number of layers kept in float32.
+    """
+    wide = [
+        layer
+        for layer in network.modules()
+        if isinstance(layer, nn.Conv2d)
+        and float(layer.weight.detach().flatten(1).abs().sum(1).max()) > _MOST_GAIN
+    ]
+    for layer in wide:
+        _replace(network, layer, InFloat32(layer))
+    return len(wide)
 
 
 class _Trace:

@@ -100,6 +100,8 @@ class Runner:
             return spec.raw(images)
 
         fused.fold_batch_norm(network, run)
+        if name != "fp32":
+            fused.keep_wide(network)
         spec.backbone.compute_dtype = _TYPES[name]
         network.to(_TYPES[name])
         spec.inserted.to(_TYPES[name])
