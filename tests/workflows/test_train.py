@@ -1,4 +1,5 @@
 import csv
+import fcntl
 import json
 import shutil
 from types import SimpleNamespace
@@ -128,6 +129,22 @@ def test_recipe_start_trains_nothing_and_compares_with_the_plain_network(sample,
     assert result["grid"]["map"]["start"]["plain"] == result["start"]["map"]
     assert not (tmp_path / "run" / "checkpoints").exists()
     assert Encoder.load(tmp_path / "run").dim == 8
+
+
+def test_a_run_is_one_process_s_from_beginning_to_end(sample, tmp_path, monkeypatch):
+    sets = ("size=32", "backbone.name=test_resnet", "backbone.weights=random")
+    run = tmp_path / "run"
+
+    def evaluating(*_):
+        with (run / "run.lock").open("a") as other, pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return {"verdict": "not measured"}
+
+    monkeypatch.setattr(judgement, "judge", evaluating)
+    result = train(sample.photos, run, load_recipe("start", sets), probe=sample.probe)
+    assert result == {"verdict": "not measured"}
+    with (run / "run.lock").open("a") as other:
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)  # given back
 
 
 @pytest.mark.parametrize("sets", [(), ("photos.short_side=80",)])

@@ -5,6 +5,7 @@ import json
 import logging
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from fieldmark.data.views import BatchSource, ViewMaker
 from fieldmark.methods import METHODS
 from fieldmark.nn.spec import EncoderSpec
 from fieldmark.training.health import HealthProbe
+from fieldmark.training.lock import hold_run
 from fieldmark.training.log import Observer, RunPlan, StepReport
 from fieldmark.training.loop import FitResult, fit
 from fieldmark.workflows import judgement
@@ -62,11 +64,13 @@ def train(
         FieldmarkError: One paragraph on what is wrong; nothing computed so far is lost.
     """
     began = time.time()
-    with runtime.processes():
+    with runtime.processes(), ExitStack() as stack:
         where = runtime.pick_device(device)
         run = RunFolder(Path(out))
         if runtime.rank() == 0:
             run.claim(recipe, _made_of(photos, probe, transductive))
+            # Not only while it trains: decoding before and evaluation after write here for minutes.
+            stack.enter_context(hold_run(run.path))
         else:
             say, progress = _say_nothing, quiet
         runtime.barrier()
