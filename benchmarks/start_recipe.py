@@ -18,15 +18,13 @@ import torch
 from _record import record
 from fieldmark.backbones.backbone import Backbone, BackboneConfig
 from fieldmark.data.catalog import Catalog
-from fieldmark.data.sampling import MultiView
 from fieldmark.data.splits import Split, match_split
 from fieldmark.data.store import PhotoStore, choose_short_side
-from fieldmark.data.views import ViewMaker
 from fieldmark.encoder import Encoder
 from fieldmark.evaluation.retrieval import evaluate_retrieval
 from fieldmark.nn.spec import EncoderSpec, PostConfig
 from fieldmark.nn.whitening import Whitening, fit_instance_lda, fit_whitening, normalise
-from fieldmark.workflows.post import LOOKS
+from fieldmark.workflows.post import LOOKS, take_looks
 
 WEIGHTS = "weights/mobilenetv2_100.imagenet.safetensors"
 READOUTS: dict[str, dict[str, Any]] = {
@@ -53,24 +51,14 @@ def whitenings(raw: np.ndarray, looks: torch.Tensor) -> dict[str, Whitening | No
     return found
 
 
-def look_at(encoder: Encoder, store: PhotoStore, rows: np.ndarray, size: int) -> torch.Tensor:
-    views = MultiView(specs=(LOOKS.model_copy(update={"size": size}),))
-    maker = ViewMaker(store, views, seed=0)
-    parts = []
-    for begin in range(0, len(rows), 64):
-        made = maker.make(rows[begin : begin + 64], 0)
-        parts.append(torch.stack([encoder.encode(view.images) for view in made], 1))
-    return torch.cat(parts)
-
-
-def study(backbone: Backbone, store: PhotoStore, split: Split, size: int) -> dict[str, Any]:
+def study(backbone: Backbone, store: PhotoStore, split: Split) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for readout, settings in READOUTS.items():
         encoder = Encoder(EncoderSpec(backbone, PostConfig(**settings)))
         train = encoder.embed_store(store, split.train_rows)
         test = encoder.embed_store(store, split.test_rows)
         looked_at = split.train_rows[:: -(-len(split.train_rows) // LOOKED_AT)]
-        looks = look_at(encoder, store, looked_at, size)
+        looks = take_looks(encoder, store, looked_at, seed=0)
         for name, whitening in whitenings(train, looks).items():
 
             def finish(raw: np.ndarray, whitening: Whitening | None = whitening) -> np.ndarray:
@@ -103,7 +91,7 @@ def main() -> None:
             side = choose_short_side(options.size, LOOKS.scale[0], len(catalog))
             store = PhotoStore.build(catalog, Path(place), short_side=side)
             print(photos, flush=True)
-            found[photos] = study(backbone, store, split, options.size)
+            found[photos] = study(backbone, store, split)
         gains = mean_gains(found)
         best = sorted(gains, key=lambda name: -gains[name]["development"]["map"])
         for name in best[:8]:

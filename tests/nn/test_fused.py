@@ -3,7 +3,7 @@ import copy
 import torch
 from torch import nn
 
-from fieldmark.nn.fused import InFloat32, keep_wide
+from fieldmark.nn.fused import InFloat32, keep_in_float32
 
 
 def cancelling(channels=4):
@@ -20,7 +20,7 @@ def test_layers_that_amplify_their_rounding_stay_in_float32():
     exact = cancelling()
     images = 3 + torch.rand(2, 3, 8, 8)
     rounded, kept = copy.deepcopy(exact), copy.deepcopy(exact)
-    assert keep_wide(kept) == 1
+    assert keep_in_float32(kept) == 1
     assert isinstance(kept[1], InFloat32)
     errors = [
         (network.to(torch.bfloat16)(images.bfloat16()).float() - exact(images.bfloat16().float()))
@@ -29,4 +29,4 @@ def test_layers_that_amplify_their_rounding_stay_in_float32():
         for network in (rounded, kept)
     ]
     assert errors[1] < 0.5 * errors[0]
-    assert keep_wide(nn.Sequential(nn.Conv2d(3, 4, 3))) == 0
+    assert keep_in_float32(nn.Sequential(nn.Conv2d(3, 4, 3))) == 0

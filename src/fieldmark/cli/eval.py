@@ -62,9 +62,8 @@ def command(
     """Measure how well an encoder tells classes apart; with --against, say whether it is better.
 
     Retrieval is leave-one-out among the test photos (--gallery train searches the train photos
-    instead); gains carry 95 % intervals (the wider of two
-    paired bootstraps, over photos and over classes). Without labels only label-free measures are
-    taken, and the verdict is "not measured".
+    instead); gains carry 95 % intervals (the wider of two paired bootstraps, over photos and over
+    classes). Without labels only label-free measures are taken, and the verdict is "not measured".
 
     Examples:
 

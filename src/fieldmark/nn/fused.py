@@ -103,7 +103,7 @@ class InFloat32(nn.Module):
         return self._layer[0](x.float()).to(x.dtype)
 
 
-def keep_wide(network: nn.Module) -> int:
+def keep_in_float32(network: nn.Module) -> int:
     """Shield convolutions that amplify their own rounding; to be called after folding.
 
     A filter whose weights are large and nearly cancel multiplies the rounding of its weights by as
@@ -113,15 +113,15 @@ def keep_wide(network: nn.Module) -> int:
     Returns:
         Number of layers kept in float32.
     """
-    wide = [
+    amplifying = [
         layer
         for layer in network.modules()
         if isinstance(layer, nn.Conv2d)
         and float(layer.weight.detach().flatten(1).abs().sum(1).max()) > _MOST_GAIN
     ]
-    for layer in wide:
+    for layer in amplifying:
         _replace(network, layer, InFloat32(layer))
-    return len(wide)
+    return len(amplifying)
 
 
 class _Trace:

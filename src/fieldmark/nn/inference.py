@@ -101,7 +101,7 @@ class Runner:
 
         fused.fold_batch_norm(network, run)
         if name != "fp32":
-            fused.keep_wide(network)
+            fused.keep_in_float32(network)
         spec.backbone.compute_dtype = _TYPES[name]
         network.to(_TYPES[name])
         spec.inserted.to(_TYPES[name])

@@ -72,12 +72,12 @@ def judge(
     Returns:
         The contract of ``--json``.
     """
-    ships = affordable(recipe.post, len(data.train_rows))
-    plain = PostConfig(crop=ships.crop)
+    processing = affordable(recipe.post, len(data.train_rows))
+    plain = PostConfig(crop=processing.crop)
     wanted: list[tuple[str, str, EncoderSpec, PostConfig]] = [("start", "plain", start, plain)]
-    wanted.append(("start", "post", start, ships))
+    wanted.append(("start", "post", start, processing))
     wanted += [(who, "plain", spec, plain) for who, spec in candidates.items()]
-    wanted += [(who, "post", spec, ships) for who, spec in candidates.items()]
+    wanted += [(who, "post", spec, processing) for who, spec in candidates.items()]
     sides: dict[tuple[str, str], Side] = {}
     for done, (who, how, spec, post) in enumerate(wanted):
         progress("evaluating", done, len(wanted), f"{who}, {how}")
