@@ -13,6 +13,7 @@ NOT_SPEEDS = {
     "run_all",
     "first_results",
     "start_recipe",
+    "photo_size",
     "aviary_difficulty",
     "demo",
 }
