@@ -51,7 +51,7 @@ class TinyBackbone(Backbone):
     def forward(self, images, *, stages=(), attention=(), keep=None, mask=None, mask_token=None):
         x = self.network((images.to(self.network[0].weight.dtype) - 0.5) / 0.25)
         tokens = x.flatten(2).transpose(1, 2)
-        return Features(tokens.mean(1), tokens, (x.shape[2], x.shape[3]))
+        return Features(tokens.mean(1), tokens, (x.shape[2], x.shape[3]), last=x)
 
 
 class ArrayStore:
@@ -77,10 +77,18 @@ class ArrayStore:
 
 
 def config(name, **settings):
-    """Small settings of a method: whichever of ``SMALL`` it knows, then ``settings``."""
-    kind = METHODS[name].config_type
-    known = {key: value for key, value in SMALL.items() if key in kind.model_fields}
-    return kind(**{**known, **settings})
+    """Small settings of a method: whichever of ``SMALL`` it knows, then ``settings``.
+
+    What a method that attaches to another does not know itself goes to the one underneath.
+    """
+    fields = METHODS[name].config_type.model_fields
+    own = {key: value for key, value in {**SMALL, **settings}.items() if key in fields}
+    rest = {key: value for key, value in settings.items() if key not in fields}
+    if "contrast" in fields:
+        own["contrast"] = config(own.get("base", fields["base"].default), **rest)
+    elif rest:
+        own.update(rest)  # refused with its name
+    return METHODS[name].config_type(**own)
 
 
 def method(name, *, batch_norm=False, seed=0, kind=None, dim=16, **settings):

@@ -229,9 +229,10 @@ class Backbone(nn.Module):
         else:
             grid = None
             output, maps_out = self._run(x, stages)
-        tokens, shape, cls = split_tokens(last(output), self.layout, grid or self._grid(x))
+        final = last(output)
+        tokens, shape, cls = split_tokens(final, self.layout, grid or self._grid(x))
         pooled = self.network.forward_head(output)  # type: ignore[operator]
-        return Features(pooled, tokens, shape, cls, tuple(maps_out))
+        return Features(pooled, tokens, shape, cls, tuple(maps_out), last=final)
 
     def _run(self, x: Tensor, stages: Sequence[int]) -> tuple[Any, list[Tensor]]:
         if not stages:

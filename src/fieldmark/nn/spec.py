@@ -12,13 +12,14 @@ from fieldmark.backbones.backbone import Backbone, BackboneConfig
 from fieldmark.backbones.provenance import Provenance
 from fieldmark.config import Config
 from fieldmark.errors import InputError
+from fieldmark.nn.attention import MaxOutAttention
 from fieldmark.nn.readout import Pooling, Readout
 from fieldmark.nn.whitening import Whitening, normalise
 from fieldmark.types import Features
 
 # Modules that a method may insert between backbone and readout; each maps Features to Features
 # and is built from the plain settings it reports as ``describe()``.
-INSERTED: dict[str, Callable[..., nn.Module]] = {}
+INSERTED: dict[str, Callable[..., nn.Module]] = {"max-out-attention": MaxOutAttention}
 
 
 class PostConfig(Config):
@@ -96,8 +97,12 @@ class EncoderSpec(nn.Module):
     def raw_dim(self) -> int:
         """Length before whitening."""
         backbone = self.backbone
+        pooled = backbone.dim
+        for module in self.inserted.values():
+            # A module that replaces the pooled feature says how long its own is.
+            pooled = getattr(module, "dim", pooled)
         main = {
-            "network": backbone.dim,
+            "network": pooled,
             "cls+gap": 2 * backbone.token_dim,
         }.get(self.post.pooling, backbone.token_dim)
         return main + sum(backbone.stage_dims[stage] for stage in self.post.stages)
