@@ -3,10 +3,12 @@
 from fieldmark.methods.method import Method
 from fieldmark.methods.mocov2 import MoCoV2
 from fieldmark.methods.mocov3 import MoCoV3
+from fieldmark.methods.msam import MSAM
 from fieldmark.methods.simclr import SimCLR
 
 METHODS: dict[str, type[Method]] = {
     "mocov2": MoCoV2,
     "mocov3": MoCoV3,
+    "msam": MSAM,
     "simclr": SimCLR,
 }
