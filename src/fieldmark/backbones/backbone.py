@@ -119,6 +119,7 @@ class Backbone(nn.Module):
         self.is_transformer = self.layout.kind == "tokens"
         self.network = network
         self.insertions = nn.ModuleDict()
+        self._found: list[Place] | None = None
         # Constants of the configuration, so not part of the state.
         self.register_buffer("mean", torch.tensor(config.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(config.std).view(1, 3, 1, 1), persistent=False)
@@ -221,7 +222,10 @@ class Backbone(nn.Module):
             self.network.get_submodule(part).register_forward_hook(hook)
 
     def _places(self) -> list[Place]:
-        return find_places(self.network, self.size, self.layout.prefix)
+        # Once, while nothing is inserted: looking for them runs the network.
+        if self._found is None:
+            self._found = find_places(self.network, self.size, self.layout.prefix)
+        return self._found
 
     def forward(
         self,
