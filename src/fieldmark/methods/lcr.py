@@ -132,6 +132,6 @@ class LCR(Attached):
     def exports(self) -> dict[str, EncoderSpec]:
         """The base's encoders with attention-weighted pooling."""
         return {
-            who: EncoderSpec(spec.backbone, inserted={"max-out-attention": self.attention})
+            who: EncoderSpec(spec.backbone, inserted={self.attention.kind: self.attention})
             for who, spec in self.base.exports().items()
         }
