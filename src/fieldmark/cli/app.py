@@ -7,7 +7,17 @@ from typing import Annotated
 import typer
 
 from fieldmark import __version__
-from fieldmark.cli import check, doctor, embed, plan, preview, report, sample, train
+from fieldmark.cli import (
+    check,
+    doctor,
+    embed,
+    methods,
+    plan,
+    preview,
+    report,
+    sample,
+    train,
+)
 from fieldmark.cli import eval as evaluate
 from fieldmark.cli.console import messages
 from fieldmark.errors import FieldmarkError
@@ -31,6 +41,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "eval": evaluate.command,
     "embed": embed.command,
     "report": report.command,
+    "methods": methods.command,
     "doctor": doctor.command,
 }
 for _name, _command in COMMANDS.items():

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -14,6 +14,23 @@ from fieldmark.config import Config
 from fieldmark.data.sampling import MultiView
 from fieldmark.nn.spec import EncoderSpec
 from fieldmark.types import Batch, LossOutput, Progress
+
+
+class Summary(NamedTuple):
+    """What ``fieldmark methods`` says of a method; one sentence part each."""
+
+    idea: str
+    """What is learnt from."""
+    needs: str
+    """Kind of network, other models, memory, size of batch."""
+    when: str
+    """On which photos and machines to take it, and when not."""
+    paper: str
+    """Authors, year, place."""
+
+
+Ablations = dict[str, dict[str, dict[str, Any]]]
+"""Study, variant, settings that differ from the recipe (as the tables of a recipe)."""
 
 
 class Method(nn.Module, ABC):
@@ -30,6 +47,11 @@ class Method(nn.Module, ABC):
     """
 
     config_type: ClassVar[type[Config]]
+    summary: ClassVar[Summary]
+    """For people who choose."""
+    ablations: ClassVar[Ablations] = {}
+    """What ``fieldmark ablate`` compares: study, variant, settings that differ from the recipe, such
+    as ``{"module": {"without": {"method": {"module": "none"}}}}``."""
     batch_coupled: ClassVar[bool] = False
     """Whether one photo's loss depends on the others of its micro-batch, so that accumulating
     gradients over micro-batches is not the same as a larger batch."""
