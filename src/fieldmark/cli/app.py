@@ -8,6 +8,7 @@ import typer
 
 from fieldmark import __version__
 from fieldmark.cli import (
+    ablate,
     check,
     doctor,
     embed,
@@ -42,6 +43,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "eval": evaluate.command,
     "embed": embed.command,
     "finetune": finetune.command,
+    "ablate": ablate.command,
     "report": report.command,
     "methods": methods.command,
     "doctor": doctor.command,

@@ -47,6 +47,7 @@ def train(
     probe: Path | None = None,
     transductive: bool = False,
     device: str = "auto",
+    store: Path | None = None,
     progress: ShowProgress = quiet,
     say: Say = _log.info,
 ) -> dict[str, Any] | None:
@@ -61,6 +62,7 @@ def train(
         probe: Table ``path,class,split``; turns on the supervised measures and the verdict.
         transductive: Also train on the probe's test photos, without labels.
         device: ``auto`` or a torch device.
+        store: Folder of decoded photos that several runs share; by default the run's own.
         progress: Told how far each part is.
         say: Told what the user should know, a sentence at a time.
 
@@ -84,7 +86,7 @@ def train(
         data = prepare(
             Path(photos),
             recipe,
-            run.store,
+            store or run.store,
             probe=probe,
             transductive=transductive,
             progress=progress,
