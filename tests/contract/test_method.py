@@ -102,9 +102,27 @@ def test_settings_are_described(name):
         assert field.description, f"{key} needs a sentence below it"
 
 
+def test_it_says_what_it_is_for(name):
+    summary = METHODS[name].summary
+    for key, text in summary._asdict().items():
+        assert text.strip() == text, key
+        assert 10 <= len(text) <= 120, f"{key} must fit a line"
+        assert not text.endswith("."), key
+
+
+def test_ablations_change_settings_that_exist(name):
+    kind = METHODS[name]
+    for study, variants in kind.ablations.items():
+        assert len(variants) >= 2, f"{study} compares nothing"
+        for variant, tables in variants.items():
+            changed = dict(tables.get("method", {}))
+            if "name" not in changed:
+                kind.config_type.parse(changed, f"{study}, {variant}")
+
+
 def test_file_is_one_page(name):
     path = Path(sys.modules[METHODS[name].__module__].__file__)
-    assert len(path.read_text().splitlines()) <= 150
+    assert len(path.read_text().splitlines()) <= 170
 
 
 def test_loss_at_start_is_finite_and_bounded_by_hand(name):

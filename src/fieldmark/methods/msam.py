@@ -4,7 +4,7 @@ Lin, Tseng, Wu, Huang and Lai 2025. As printed its update, sign, anchor and deno
 each is repaired by default and a switch brings the print back (docs/methods.md).
 """
 
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -14,7 +14,7 @@ from fieldmark import runtime
 from fieldmark.backbones.backbone import Backbone
 from fieldmark.config import Config
 from fieldmark.data.sampling import MultiView, ViewSpec
-from fieldmark.methods.method import Method
+from fieldmark.methods.method import Method, Summary
 from fieldmark.nn.heads import MLPHead
 from fieldmark.nn.losses import info_nce, normalize
 from fieldmark.nn.momentum import follow, frozen_copy
@@ -81,7 +81,13 @@ class MSAM(Method):
     # The modules' batch-norm, and in_batch negatives.
     batch_coupled = True
     synced_statistics = True
-    ablations: ClassVar[dict[str, dict[str, dict[str, Any]]]] = {
+    summary = Summary(
+        idea="momentum contrast with 64 negatives; maps of four scales inside the encoder, weighed per image",
+        needs="a network with stages, or a vision transformer; twice its memory; an encoder some larger",
+        when="details of very different size; photos and epochs enough to train a new module",
+        paper="Lin, Tseng, Wu, Huang and Lai 2025 (zenodo 15232950)",
+    )
+    ablations = {
         "module": {
             "block": {},
             "pyramid": {"method": {"module": "pyramid"}},
