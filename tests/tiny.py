@@ -106,7 +106,7 @@ def config(name, **settings):
     fields = METHODS[name].config_type.model_fields
     own = {key: value for key, value in {**SMALL, **settings}.items() if key in fields}
     rest = {key: value for key, value in settings.items() if key not in fields}
-    if "contrast" in fields:
+    if "base" in fields:
         own["contrast"] = config(own.get("base", fields["base"].default), **rest)
     elif rest:
         own.update(rest)  # refused with its name

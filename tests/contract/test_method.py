@@ -22,7 +22,7 @@ LIGHT = {"weight": 0.1}
 def contrast_of(name):
     """The settings that hold temperature and momentum: those of the method underneath, if any."""
     settings = tiny.config(name)
-    return getattr(settings, "contrast", settings)
+    return settings.contrast if hasattr(settings, "base") else settings
 
 
 def fast(name):
