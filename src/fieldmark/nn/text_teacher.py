@@ -49,7 +49,7 @@ class SmallTeacher(FrozenTeacher):
         super().__init__(
             towers,
             size=towers.config.size,
-            scale=float(towers.scale),
+            scale=float(towers.scale.detach()),
             teacher_norm=teacher_norm,
         )
         self.dim = towers.config.dim
