@@ -23,7 +23,7 @@ def objective(labels=LABELS, seed=0, **settings):
     torch.manual_seed(seed)
     head = ClassHead(16, 4, lr_ratio=config.head_rate)
     spec = EncoderSpec(tiny.TinyBackbone(seed=seed))
-    return SupervisedObjective(config, Classifier(spec, head), labels)
+    return SupervisedObjective(config, Classifier(spec, head), labels.clone())
 
 
 def source(rows=np.arange(32), **settings):  # noqa: B008
@@ -150,9 +150,14 @@ def test_the_classifier_is_a_copy_without_post_processing():
     backbone = Backbone.build(BackboneConfig(name="test_resnet", weights="random"), size=32)
     post = PostConfig(whiten_dim=4, flip=True, pooling="gem", gem_power=2.0, crop=0.9)
     spec = EncoderSpec(backbone, post, whitening=Whitening(backbone.token_dim, 4))
+    with torch.no_grad():
+        for parameter in backbone.parameters():
+            parameter.mul_(1.1)  # no longer those that the seed gives
     spec.eval().requires_grad_(False)
     images = torch.rand(3, 3, 32, 32)
-    config = FinetuneConfig(normalization="slow", train_from_stage=1, lr_ratios=(0.5, 1.0))
+    config = FinetuneConfig(
+        normalization="slow", train_from_stage=1, lr_ratios=(0.5, 1.0), head_rate=3.0
+    )
     made = build_classifier(spec, 5, config, seed=3)
     assert made.spec.whitening is None
     assert not made.spec.post.flip
@@ -160,6 +165,7 @@ def test_the_classifier_is_a_copy_without_post_processing():
     settings = made.spec.backbone.config
     assert (settings.normalization, settings.train_from_stage) == ("slow", 1)
     assert settings.lr_ratios == (0.5, 1.0)
+    assert made.head.lr_ratio == 3
     learns = [p.requires_grad for p in made.spec.backbone.parameters()]
     assert any(learns)
     assert not all(learns)
