@@ -22,6 +22,9 @@ class Features(NamedTuple):
     """Feature maps of earlier stages, when asked for."""
     attention: tuple[Float[Tensor, "B heads S S"], ...] = ()
     """Attention of each transformer block, when asked for."""
+    last: Float[Tensor, "B ..."] | None = None
+    """The network's own last map, in its own layout: what ``pooled`` is made of, and so what
+    gradient maps are taken of."""
 
 
 class View(NamedTuple):
@@ -70,6 +73,9 @@ class LossOutput(NamedTuple):
     """Detached scalars for the log."""
     carry: dict[str, Tensor] = {}
     """Detached tensors for ``after_step``, first axis is the photo."""
+    similarity: Float[Tensor, " B"] | None = None
+    """Similarity of each photo's own pair of views, with gradient, where the loss has pairs: the
+    score that gradient maps may be taken of."""
 
 
 def move_batch(batch: Batch, device: torch.device) -> Batch:

@@ -1,12 +1,16 @@
 """Self-supervised methods: one file each, one line each in the table."""
 
-from fieldmark.methods.method import Method
+from fieldmark.methods.lcr import LCR
+from fieldmark.methods.method import BASES, Method
 from fieldmark.methods.mocov2 import MoCoV2
 from fieldmark.methods.mocov3 import MoCoV3
+from fieldmark.methods.msam import MSAM
 from fieldmark.methods.simclr import SimCLR
 
+BASES.update({"mocov2": MoCoV2, "mocov3": MoCoV3, "simclr": SimCLR})
+
 METHODS: dict[str, type[Method]] = {
-    "mocov2": MoCoV2,
-    "mocov3": MoCoV3,
-    "simclr": SimCLR,
+    **BASES,
+    "lcr": LCR,
+    "msam": MSAM,
 }

@@ -1,19 +1,22 @@
 """What every method is: a loss that reads, and an update that writes (docs/design.md, rule 2)."""
 
+import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float
+from pydantic import Field, SerializeAsAny, model_validator
 from torch import Tensor, nn
 
 from fieldmark import runtime
 from fieldmark.backbones.backbone import Backbone
-from fieldmark.config import Config
+from fieldmark.config import Config, suggest
 from fieldmark.data.sampling import MultiView
+from fieldmark.errors import ConfigError
 from fieldmark.nn.spec import EncoderSpec
-from fieldmark.types import Batch, LossOutput, Progress
+from fieldmark.types import Batch, Features, LossOutput, Progress
 
 
 class Summary(NamedTuple):
@@ -58,6 +61,8 @@ class Method(nn.Module, ABC):
     synced_statistics: ClassVar[bool] = False
     """Whether every batch-norm in training mode sees the batch of all processes; otherwise only
     the heads' does, and each process's backbone sees its own share."""
+    reads_gradients: ClassVar[bool] = False
+    """Whether ``forward`` takes derivatives of its own, which ``torch.compile`` cannot follow."""
 
     config: Any
     backbone: Backbone
@@ -102,6 +107,78 @@ class Method(nn.Module, ABC):
 
         Heads are left out. The modules are the live ones, not copies.
         """
+
+
+BASES: dict[str, type[Method]] = {}
+"""Contrastive methods that others may attach to, by name; filled where the table of methods is, so
+that no method imports another."""
+
+
+class AttachedConfig(Config):
+    """Settings of a method that adds its losses to another method's."""
+
+    base: str = "mocov2"
+    """The contrastive method underneath: mocov2, mocov3 or simclr."""
+    contrast: SerializeAsAny[Config] = Field(default=None, validate_default=True)
+    """Settings of that method, as its own recipe has them; its defaults where nothing is said."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_contrast(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        base = data.get("base", cls.model_fields["base"].default)
+        if base not in BASES:
+            raise ConfigError(suggest(str(base), BASES, "method.base"))
+        inner = data.get("contrast") or {}
+        if isinstance(inner, dict):
+            inner = BASES[base].config_type.parse(inner, "[method.contrast]")
+        return {**data, "contrast": inner}
+
+
+class Attached(Method):
+    """A method that adds losses to another one's, reading the features of the same passes.
+
+    The method underneath is held, whole and unchanged; what its student computed in a forward pass
+    is read with :func:`observed`.
+    """
+
+    reads_gradients = True
+    config: AttachedConfig
+
+    def __init__(self, config: AttachedConfig, backbone: Backbone) -> None:
+        nn.Module.__init__(self)
+        self.config = config
+        self.base = BASES[config.base](config.contrast, backbone)
+
+    @property
+    def backbone(self) -> Backbone:  # type: ignore[override]
+        """The student's network; the method underneath holds it, so that it is saved once."""
+        return self.base.backbone
+
+    @classmethod
+    def views(cls, config: Any, size: int) -> MultiView:
+        """The views of the method underneath."""
+        return BASES[config.base].views(config.contrast, size)
+
+    def after_step(self, progress: Progress, carry: dict[str, Tensor]) -> None:
+        """What the method underneath writes."""
+        self.base.after_step(progress, carry)
+
+    def start_epoch(self, progress: Progress, photos: Any) -> None:
+        """What the method underneath refreshes."""
+        self.base.start_epoch(progress, photos)
+
+
+@contextlib.contextmanager
+def observed(backbone: Backbone) -> Iterator[list[Features]]:
+    """What each forward pass of a backbone returns while the context is open, in order."""
+    seen: list[Features] = []
+    handle = backbone.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    try:
+        yield seen
+    finally:
+        handle.remove()
 
 
 def batch_statistics(module: nn.Module) -> bool:

@@ -78,21 +78,21 @@ class MoCoV2(Method):
         """Eq. 1 of MoCo, against the queue as it was before this step."""
         first, second = batch.views
         same = self.queue.same_photo(batch.rows) if self.config.mask_same_image else None
-        loss, keys = self._contrast(first, second, same, progress.step)
+        loss, keys, pair = self._contrast(first, second, same, progress.step)
         if self.config.symmetric:
-            other, more = self._contrast(second, first, same, progress.step)
-            loss = (loss + other) / 2
+            other, more, back = self._contrast(second, first, same, progress.step)
+            loss, pair = (loss + other) / 2, (pair + back) / 2
             # Both keys of a photo side by side: rows stay in the order of the batch.
             keys = torch.stack([keys, more], 1)
-        return LossOutput(loss, {}, {"keys": keys, "rows": batch.rows})
+        return LossOutput(loss, {}, {"keys": keys, "rows": batch.rows}, pair)
 
     def _contrast(
         self, queries: View, keys: View, same: Tensor | None, step: int
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         query = normalize(self.head(self.backbone(queries.images).pooled))
         key = normalize(self._encode_key(keys.images, step))
         loss = info_nce(query, key, self.queue.keys, self.config.temperature, masked=same)
-        return loss, key
+        return loss, key, (query * key).sum(1)
 
     @torch.no_grad()
     def _encode_key(self, images: Tensor, step: int) -> Tensor:

@@ -96,7 +96,8 @@ class MoCoV3(Method):
         temperature = self.config.temperature
         loss = batch_contrast(query1, runtime.gather(key2), temperature, offset=offset)
         loss = loss + batch_contrast(query2, runtime.gather(key1), temperature, offset=offset)
-        return LossOutput(loss, {})
+        pair = ((query1 * key2).sum(1) + (query2 * key1).sum(1)) / 2
+        return LossOutput(loss, {}, similarity=pair)
 
     def _query(self, view: View) -> Tensor:
         return normalize(self.predictor(self.projector(self.backbone(view.images).pooled)))

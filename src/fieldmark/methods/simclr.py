@@ -84,7 +84,7 @@ class SimCLR(Method):
             all_second=runtime.gather_with_gradient(second),
             offset=runtime.rank() * len(first),
         )
-        return LossOutput(loss, {})
+        return LossOutput(loss, {}, similarity=(first * second).sum(1))
 
     def exports(self) -> dict[str, EncoderSpec]:
         """The student, without its head."""

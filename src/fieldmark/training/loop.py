@@ -128,6 +128,11 @@ def _check(method: Method, source: Source, config: TrainConfig) -> None:
             f"there are fewer photos than one batch takes (train.batch_size = "
             f"{config.batch_size}); lower it to the number of photos or add photos."
         )
+    if config.compile and method.reads_gradients:
+        raise ConfigError(
+            f"train.compile = true cannot be used with {type(method).__name__}, which takes "
+            "derivatives inside its loss; set train.compile = false."
+        )
     parts = config.accumulate * runtime.world_size()
     if config.batch_size % parts:
         raise ConfigError(

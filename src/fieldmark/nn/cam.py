@@ -1,0 +1,155 @@
+"""Gradient maps: where a loss looks, as one coarse map per image.
+
+Selvaraju et al. 2017, arXiv:1610.02391, in the form of Shu, van den Hengel and Liu 2023 (LCR):
+gradient times activation, cell by cell, without averaging the gradient first. The rules they obey
+are in docs/design.md, "Gradient maps".
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from fieldmark.errors import InputError
+from fieldmark.types import Features
+
+Sign = Literal["+loss", "-loss", "+score"]
+"""Which cells a map keeps: those that raise the loss, those that lower it, or those that raise the
+similarity of a photo's two views."""
+
+# Half precision loses gradients below 6e-8; a factor that is taken out again in float32 does not.
+_SCALE = 1024.0
+
+
+def gradients(
+    total: Float[Tensor, ""], sources: Sequence[Tensor], *, create_graph: bool = False
+) -> list[Tensor]:
+    """First derivatives of a per-sample *sum*, in float32.
+
+    The graph is kept: the loss is propagated back again later.
+
+    Args:
+        total: Sum over the batch of what is explained, so that a map does not depend on how many
+            photos share the batch.
+        sources: Tensors of the graph.
+        create_graph: Whether the derivatives may be differentiated again.
+
+    Raises:
+        InputError: If one of them takes no part in ``total``.
+    """
+    with torch.autocast(total.device.type, enabled=False):
+        found = torch.autograd.grad(
+            total.float() * _SCALE if total.dtype != torch.float64 else total * _SCALE,
+            list(sources),
+            retain_graph=True,
+            create_graph=create_graph,
+            allow_unused=True,
+        )
+    if any(gradient is None for gradient in found):
+        raise InputError(
+            "a gradient map was asked for of a layer that this network's feature does not pass "
+            "through; choose other layers (the last map and the image always work)."
+        )
+    return [(gradient.double() if gradient.dtype == torch.float64 else gradient.float()) / _SCALE
+            for gradient in found]  # fmt: skip
+
+
+def cells(x: Float[Tensor, "B ..."], features: Features) -> Float[Tensor, "B h w D"]:
+    """Bring the network's own last map, or something of its shape, into one layout.
+
+    Args:
+        x: Maps with channels first or last, or tokens (class and register tokens are dropped).
+        features: Those whose ``last`` has this shape.
+    """
+    height, width = features.shape
+    if x.ndim == 3:
+        return x[:, x.shape[1] - height * width :].unflatten(1, (height, width))
+    first = tuple(x.shape[2:]) == (height, width) and x.shape[1] == features.tokens.shape[2]
+    return x.permute(0, 2, 3, 1) if first else x
+
+
+def activation_map(
+    activation: Float[Tensor, "B h w D"], gradient: Float[Tensor, "B h w D"], sign: Sign = "+loss"
+) -> Float[Tensor, "B h w"]:
+    """``ReLU(sum over channels of activation x gradient)``, the gradient's sign turned if asked.
+
+    Source:
+        LCR as released (``+loss``); PP-SSL (arXiv:2412.00134), Eq. 6, on the image's channels.
+    """
+    product = (activation.to(gradient.dtype) * gradient).sum(-1)
+    return functional.relu(-product if sign == "-loss" else product)
+
+
+def rescale(x: Float[Tensor, "B ..."], scope: Literal["image", "batch"]) -> Float[Tensor, "B ..."]:
+    """Shift and scale to [0, 1], each image alone or the whole batch by one minimum and maximum.
+
+    An even map becomes all ones: it prefers nothing.
+
+    Source:
+        LCR as released normalises the batch (methods as ``batch``); one image's map then depends
+        on which others happen to be beside it.
+    """
+    flat = x.flatten(1)
+    if scope == "image":
+        low, high = flat.amin(1, keepdim=True), flat.amax(1, keepdim=True)
+    else:
+        low, high = flat.amin().reshape(1, 1), flat.amax().reshape(1, 1)
+    spread = high - low
+    even = spread <= 1e-7 * high.abs().clamp_min(1e-30)
+    scaled = torch.where(even, torch.ones_like(flat), (flat - low) / (spread + 1e-7 * even))
+    return scaled.view_as(x)
+
+
+def coarsen(x: Float[Tensor, "B H W"], shape: tuple[int, int]) -> Float[Tensor, "B h w"]:
+    """Largest value of each cell of a coarser grid (PP-SSL: max-pooling 224 px to 7 x 7)."""
+    return functional.adaptive_max_pool2d(x[:, None], shape)[:, 0]
+
+
+def map_divergence(
+    target: Float[Tensor, "B h w"],
+    fitted: Float[Tensor, "B h w"],
+    *,
+    temperature: float = 0.4,
+    rows: bool = False,
+) -> Float[Tensor, ""]:
+    """How far a map is from the one it is to fit: ``KL(softmax(target/t) || softmax(fitted/t))``.
+
+    Args:
+        target: What to fit.
+        fitted: The map that learns.
+        temperature: Softmax temperature, > 0.
+        rows: Softmax over each row of cells instead of all cells, as LCR's and PP-SSL's released
+            code does; an image's target then sums to the number of rows.
+
+    Returns:
+        Sum over cells, mean over images, in nats: times the batch size it is the ``sum`` reduction
+        of the released code.
+
+    Raises:
+        ValueError: If the temperature is not positive.
+
+    Source:
+        LCR, weight 0.01 on the sum over a batch of 128, so 1.28 here.
+    """
+    if not temperature > 0:
+        raise ValueError(f"temperature must be > 0, got {temperature}; LCR's BYOL form uses 0.4.")
+    first, second = (x if rows else x.flatten(1)[:, None] for x in (target, fitted))
+    log_p, log_q = (functional.log_softmax(x / temperature, dim=-1) for x in (first, second))
+    return (log_p.exp() * (log_p - log_q)).sum((1, 2)).mean()
+
+
+def map_entropy(
+    target: Float[Tensor, "B h w"], *, temperature: float = 0.4, rows: bool = False
+) -> Float[Tensor, ""]:
+    """Entropy of what is to be fitted, as a share of the largest possible; 1 says: nothing.
+
+    A target near 1 is even, and fitting it only flattens the attention (docs/methods.md).
+    """
+    x = target if rows else target.flatten(1)[:, None]
+    log_p = functional.log_softmax(x.detach().double() / temperature, dim=-1)
+    entropy = -(log_p.exp() * log_p).sum(-1).mean()
+    return (entropy / math.log(max(2, x.shape[-1]))).float()
