@@ -1,5 +1,6 @@
 import csv
 import json
+from pathlib import Path
 
 import pytest
 
@@ -121,6 +122,13 @@ def test_again_trains_nothing_and_says_the_same(finished, sample, monkeypatch):
     settings = {"recipe": "smoke", "sets": SETS, "probe": sample.probe}
     assert ablate("moco", sample.photos, out, **settings) == table
     assert {path: path.read_bytes() for path in out.rglob("metrics.jsonl")} == logs
+
+
+def test_folders_are_named_for_every_shell():
+    found = [str(ablation._folder(Path("out"), v)) for v in variants("mocov2", studies=["queue"])]
+    assert found == [f"out/queue/{k}" for k in (64, 1024, 4096, 65536)]
+    variant = variants("mocov2")[0]._replace(study="kind of/texts", name="image + 4: -0.5")
+    assert ablation._folder(Path("out"), variant) == Path("out/kind-of-texts/image-+-4--0.5")
 
 
 def labelled(photos, out, recipe, **settings):
