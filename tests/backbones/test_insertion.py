@@ -189,6 +189,9 @@ def test_gradient_state_groups_and_modes(name):
         f"insertions.stage{index}.shift" for index in range(len(backbone.stage_dims))
     }
     assert not any(module.training for module in backbone.eval().insertions.modules())
+    late = nn.Sequential(nn.Dropout()).train()
+    backbone.insert("image", late)
+    assert not any(module.training for module in late.modules())
 
 
 def test_places_that_do_not_exist_or_are_taken():
