@@ -246,6 +246,8 @@ def test_artifact_embeds_the_same_as_the_network_in_training(name, form, tmp_pat
     encoder.save(tmp_path / "encoder")
     loaded = Encoder.load(tmp_path / "encoder", device="cpu")
     assert loaded.identity == encoder.identity
+    readme = (tmp_path / "encoder" / "README.md").read_text()
+    assert all(f"| inserted at {place} | msam_{form} |" in readme for place in backbone.insertions)
     photos = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
     assert np.array_equal(loaded.embed(photos), encoder.embed(photos))
     for precision in ("fp32", "bf16", "auto"):
