@@ -20,7 +20,7 @@ from fieldmark.backbones.normalization import (
     reestimate,
 )
 from fieldmark.backbones.provenance import Provenance
-from fieldmark.backbones.tokens import capture_attention, forward_tokens
+from fieldmark.backbones.tokens import attention_layers, capture_attention, forward_tokens
 from fieldmark.backbones.weights import check_name, find_weights, load_weights, parse_statistics
 from fieldmark.config import Config
 from fieldmark.errors import InputError, WeightsError
@@ -99,6 +99,8 @@ class Backbone(nn.Module):
 
     compute_dtype: torch.dtype | None = None
     """Type that the network's own layers were converted to for inference; None: as they are."""
+    mean: Float[Tensor, "1 3 1 1"]
+    std: Float[Tensor, "1 3 1 1"]
 
     def __init__(
         self, network: nn.Module, config: BackboneConfig, provenance: Provenance, *, size: int
@@ -205,7 +207,7 @@ class Backbone(nn.Module):
         Raises:
             InputError: If the network cannot do what is asked.
         """
-        x = (images - self.mean) / self.std  # type: ignore[operator]
+        x = (images - self.mean) / self.std
         if self.compute_dtype is not None:
             x = x.to(self.compute_dtype)
         if attention:
@@ -232,6 +234,11 @@ class Backbone(nn.Module):
         tokens, shape, cls = split_tokens(last(output), self.layout, grid or self._grid(x))
         pooled = self.network.forward_head(output)  # type: ignore[operator]
         return Features(pooled, tokens, shape, cls, tuple(maps_out))
+
+    @property
+    def attention_blocks(self) -> int:
+        """Number of blocks whose attention can be asked for; 0 where there is none to read."""
+        return len(attention_layers(self.network))
 
     def _run(self, x: Tensor, stages: Sequence[int]) -> tuple[Any, list[Tensor]]:
         if not stages:

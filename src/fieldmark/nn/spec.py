@@ -12,13 +12,14 @@ from fieldmark.backbones.backbone import Backbone, BackboneConfig
 from fieldmark.backbones.provenance import Provenance
 from fieldmark.config import Config
 from fieldmark.errors import InputError
+from fieldmark.nn.heads import PooledHead
 from fieldmark.nn.readout import Pooling, Readout
 from fieldmark.nn.whitening import Whitening, normalise
 from fieldmark.types import Features
 
 # Modules that a method may insert between backbone and readout; each maps Features to Features
 # and is built from the plain settings it reports as ``describe()``.
-INSERTED: dict[str, Callable[..., nn.Module]] = {}
+INSERTED: dict[str, Callable[..., nn.Module]] = {"pooled_head": PooledHead}
 
 
 class PostConfig(Config):
