@@ -21,7 +21,13 @@ from fieldmark.backbones.normalization import (
 )
 from fieldmark.backbones.provenance import Provenance
 from fieldmark.backbones.tokens import attention_layers, capture_attention, forward_tokens
-from fieldmark.backbones.weights import check_name, find_weights, load_weights, parse_statistics
+from fieldmark.backbones.weights import (
+    check_name,
+    find_weights,
+    load_weights,
+    parse_arguments,
+    parse_statistics,
+)
 from fieldmark.config import Config
 from fieldmark.errors import InputError, WeightsError
 from fieldmark.rng import seed_of
@@ -151,6 +157,9 @@ class Backbone(nn.Module):
             )
         name = check_name(config.name or told or _default_name(config.weights) or "")
         arguments = dict(config.arguments)
+        if weights.file is not None and "arguments" in weights.metadata:
+            told_arguments = parse_arguments(weights.metadata["arguments"], weights.file)
+            arguments = {**told_arguments, **arguments}
         if "pad_type" in weights.metadata:
             arguments.setdefault("pad_type", weights.metadata["pad_type"])
         network = _create(name, arguments, size, config.seed)
