@@ -135,10 +135,35 @@ class Lesson(nn.Module):
         return losses
 
 
+@torch.no_grad()
+def prepare(student: Backbone, images: Tensor) -> None:
+    """Start from what is known of photos: patches by their principal parts, places by waves.
+
+    A transformer has neither built in, and learning them takes most of a short training.
+    """
+    network: Any = student.network
+    weight, patch = network.patch_embed.proj.weight, network.patch_embed.patch_size[0]
+    pixels = functional.unfold((images.float() - student.mean) / student.std, patch, stride=patch)
+    pixels = pixels.transpose(1, 2).flatten(0, 1)
+    pixels = pixels - pixels.mean(0)
+    values, vectors = torch.linalg.eigh(pixels.T @ pixels / len(pixels))
+    values, vectors = values.flip(0)[: len(weight)], vectors.flip(1)[:, : len(weight)]
+    # Between equal variances, which would be noise mostly, and the photos' own.
+    scaled = vectors * (values.clamp_min(1e-6) ** -0.25)
+    weight.copy_((0.5 * scaled / values.pow(0.25).mean()).T.reshape(weight.shape))
+    place = network.pos_embed[:, student.layout.prefix :]
+    side = int(place.shape[1] ** 0.5)
+    steps = torch.arange(side) / side
+    waves = torch.exp(torch.linspace(0, np.log(side), place.shape[2] // 4)) * np.pi
+    one = torch.cat([(steps[:, None] * waves).sin(), (steps[:, None] * waves).cos()], 1)
+    both = torch.cat([one[:, None].expand(-1, side, -1), one[None].expand(side, -1, -1)], 2)
+    place.copy_(0.3 * both.flatten(0, 1))
+
+
 def distil(
-    lesson: Lesson, sources: list[BatchSource], minutes: float, lr: float, half: bool
+    lesson: Lesson, sources: list[BatchSource], minutes: float, wall: float, lr: float, half: bool
 ) -> dict[str, Any]:
-    """Train for a length of time; the rate falls with the share of it that is gone.
+    """Train for so many minutes of processor time; the rate falls with the share that is gone.
 
     The first source's small views take two thirds of it: they cost half as much.
     """
@@ -147,9 +172,17 @@ def distil(
     groups = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr, betas=(0.9, 0.98), weight_decay=0.05, fused=True)
     lesson.calibrate([sources[-1].batch(step).views[0].images for step in range(16)])
+    prepare(
+        lesson.student, torch.cat([sources[-1].batch(step).views[0].images for step in range(9)])
+    )
     lesson.student.train()
-    began, step, sums = time.perf_counter(), 0, dict[str, float]()
-    while (done := (time.perf_counter() - began) / (60 * minutes)) < 1:
+    began, busy, step, sums = time.perf_counter(), time.process_time(), 0, dict[str, float]()
+    while True:
+        # Processor time, so that other programs on the machine do not shorten the training.
+        spent, passed = time.process_time() - busy, time.perf_counter() - began
+        done = max(spent / (60 * minutes), passed / (60 * wall))
+        if done >= 1:
+            break
         images = sources[int(done > SMALL_SHARE)].batch(step).views[0].images
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
             losses = lesson(images)
@@ -162,11 +195,15 @@ def distil(
         optimizer.zero_grad()
         step += 1
         sums = {name: sums.get(name, 0.0) + value.item() for name, value in losses.items()}
-        if step % 100 == 0:
-            means = {name: round(value / 100, 4) for name, value in sums.items()}
+        if step % 50 == 0:
+            means = {name: round(value / 50, 4) for name, value in sums.items()}
             print(f"{step} steps, {100 * done:.0f} %: {means}", flush=True)
             sums = {}
-    return {"steps": step, "photos_seen": step * sources[0].batch_size, "minutes": minutes}
+    return {
+        "steps": step,
+        "photos_seen": step * sources[0].batch_size,
+        "processor_minutes": round((time.process_time() - busy) / 60, 1),
+    }
 
 
 def save(student: Backbone, out: Path, teacher: Path, sets: list[str]) -> None:
@@ -205,7 +242,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--teacher", type=Path, required=True, help="weights to learn from")
     parser.add_argument("--out", type=Path, required=True, help="the file to write")
-    parser.add_argument("--minutes", type=float, default=15)
+    parser.add_argument("--minutes", type=float, default=15, help="of processor time")
+    parser.add_argument("--wall", type=float, default=60, help="minutes by the clock, at most")
     parser.add_argument("--photos", nargs="+", default=[*LABELLED, OBJECTS])
     parser.add_argument("--name", default="vit_tiny_patch16_224")
     parser.add_argument("--depth", type=int, default=6)
@@ -242,7 +280,9 @@ def main() -> None:
                 )
             )
         half = torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        facts = distil(Lesson(student, teacher), sources, options.minutes, options.lr, half)
+        facts = distil(
+            Lesson(student, teacher), sources, options.minutes, options.wall, options.lr, half
+        )
         save(student, options.out, options.teacher, options.photos)
     student = Backbone.build(BackboneConfig(weights=str(options.out)), size=options.size)
     start = Backbone.build(

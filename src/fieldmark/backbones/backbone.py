@@ -1,5 +1,6 @@
 """Any timm network as pooled features, tokens with their grid, stages and attention."""
 
+import inspect
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -333,6 +334,13 @@ def _default_name(weights: str | None) -> str | None:
 
 def _create(name: str, arguments: dict[str, Any], size: int, seed: int) -> nn.Module:
     """Build a timm network without a classifier, for any image size it allows."""
+    # Weights files and artifacts name arguments too, and timm reads checkpoints (pickles) by them.
+    refused = sorted(set(arguments) & set(inspect.signature(timm.create_model).parameters))
+    if refused:
+        raise InputError(
+            f"backbone.arguments holds {', '.join(refused)}, which is no argument of '{name}' but "
+            "one of timm's loader and never used here; give weights with backbone.weights."
+        )
     config = timm.models.get_pretrained_cfg(name) or timm.models.get_pretrained_cfg(
         name.split(".")[0]
     )
