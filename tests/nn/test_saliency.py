@@ -135,6 +135,19 @@ def test_energy_is_the_length_of_each_cells_vector():
 
 
 @torch.no_grad()
+def test_convolutional_networks_fuse_their_coarse_maps(convnet):
+    assert convnet.stage_strides == (2, 4, 8, 16, 32)
+    features = convnet(IMAGES, stages=(3, 4))
+    last = features.tokens.transpose(1, 2).unflatten(2, features.shape)
+    fused = saliency.look(convnet, IMAGES, "fused")[1]
+    torch.testing.assert_close(fused, saliency.energy([*features.stages, last]))
+    assert fused.shape == (2, 4, 4)
+    torch.testing.assert_close(
+        saliency.look(convnet, IMAGES, "last")[1], last.norm(dim=1).log(), rtol=1e-4, atol=1e-4
+    )
+
+
+@torch.no_grad()
 def test_half_precision_maps_are_read_in_float32(vit, convnet):
     for backbone in (vit, convnet):
         with torch.autocast("cpu", torch.bfloat16):
