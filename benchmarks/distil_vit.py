@@ -171,19 +171,23 @@ def distil(
     others = [p for p in lesson.parameters() if p.requires_grad and p.ndim <= 1]
     groups = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr, betas=(0.9, 0.98), weight_decay=0.05, fused=True)
-    lesson.calibrate([sources[-1].batch(step).views[0].images for step in range(16)])
     prepare(
         lesson.student, torch.cat([sources[-1].batch(step).views[0].images for step in range(9)])
     )
     lesson.student.train()
     began, busy, step, sums = time.perf_counter(), time.process_time(), 0, dict[str, float]()
+    part = -1
     while True:
         # Processor time, so that other programs on the machine do not shorten the training.
         spent, passed = time.process_time() - busy, time.perf_counter() - began
         done = max(spent / (60 * minutes), passed / (60 * wall))
         if done >= 1:
             break
-        images = sources[int(done > SMALL_SHARE)].batch(step).views[0].images
+        if part != int(done > SMALL_SHARE):
+            # A teacher's features of small views differ from those of large ones as a whole.
+            part = int(done > SMALL_SHARE)
+            lesson.calibrate([sources[part].batch(i).views[0].images for i in range(16)])
+        images = sources[part].batch(step).views[0].images
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
             losses = lesson(images)
         torch.stack(list(losses.values())).sum().backward()
