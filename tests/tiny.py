@@ -16,7 +16,7 @@ from fieldmark.training.loop import TrainConfig
 from fieldmark.types import Features
 
 SIZE = 16
-SMALL = {"queue_size": 64, "hidden": 32, "dim": 16, "projector_layers": 2}
+SMALL = {"queue_size": 64, "hidden": 32, "dim": 16, "projector_layers": 2, "head_dropout": 0.0}
 
 
 class TinyBackbone(Backbone):
@@ -40,6 +40,7 @@ class TinyBackbone(Backbone):
             name="tiny", weights="random", mean=mean, std=std, normalization="train"
         )
         self.provenance = Provenance(how="random")
+        self.mean = torch.tensor(mean).view(1, 3, 1, 1)
         self.size = SIZE
         self.dim = self.token_dim = dim
         self.stage_dims, self.stage_strides = (16, 32, dim), (4, 8, 8)
