@@ -49,7 +49,9 @@ class TinyBackbone(Backbone):
         return nn.Module.train(self, mode)
 
     def forward(self, images, *, stages=(), attention=(), keep=None, mask=None, mask_token=None):
-        x = self.network((images.to(self.network[0].weight.dtype) - 0.5) / 0.25)
+        # Fused for inference, the first layer no longer shows its weight.
+        dtype = self.compute_dtype or self.network[0].weight.dtype
+        x = self.network((images.to(dtype) - 0.5) / 0.25)
         tokens = x.flatten(2).transpose(1, 2)
         return Features(tokens.mean(1), tokens, (x.shape[2], x.shape[3]))
 
