@@ -51,7 +51,11 @@ def test_loss_is_the_cosine_to_the_photos_own_vector_by_hand():
 
 def test_bank_holds_the_mean_of_mirrored_looks_at_the_larger_input():
     method, source = begun(looks=3, teacher_scale=2.0)
-    spec = House.views(method.config, 2 * tiny.SIZE).specs[0].model_copy(update={"count": 3, "scale": (0.3, 1.0)})
+    spec = (
+        House.views(method.config, 2 * tiny.SIZE)
+        .specs[0]
+        .model_copy(update={"count": 3, "scale": (0.3, 1.0)})
+    )
     seed = rng.seed_of("house", "teacher", source.seed)
     maker = ViewMaker(source.maker.store, type(source.maker.multi_view)(specs=(spec,)), seed=seed)
     looks = []
@@ -60,9 +64,7 @@ def test_bank_holds_the_mean_of_mirrored_looks_at_the_larger_input():
         with torch.no_grad():
             there = method.teacher(view.images).pooled.tolist()
             back = method.teacher(view.images.flip(3)).pooled.tolist()
-        looks.append(
-            [unit([a + b for a, b in zip(unit(x), unit(y))]) for x, y in zip(there, back)]
-        )
+        looks.append([unit([a + b for a, b in zip(unit(x), unit(y))]) for x, y in zip(there, back)])
     # The teacher runs in reduced precision where the hardware has it.
     mean = torch.tensor(looks).mean((0, 1))
     assert torch.allclose(method.whitening.mean, mean, atol=0.01)
