@@ -60,7 +60,8 @@ class TinyBackbone(Backbone):
         return [Place("2", "NCHW"), Place("5", "NCHW"), Place("6", "NCHW")]
 
     def forward(self, images, *, stages=(), attention=(), keep=None, mask=None, mask_token=None):
-        x = (images.to(self.network[0].weight.dtype) - 0.5) / 0.25
+        # Fused for inference, the first layer no longer shows its weight.
+        x = (images.to(self.compute_dtype or self.network[0].weight.dtype) - 0.5) / 0.25
         if "image" in self.insertions:
             x = self.insertions["image"](x)
         maps = []

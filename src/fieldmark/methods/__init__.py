@@ -1,5 +1,6 @@
 """Self-supervised methods: one file each, one line each in the table."""
 
+from fieldmark.methods.house import House
 from fieldmark.methods.lcr import LCR
 from fieldmark.methods.lodisc import LoDisc
 from fieldmark.methods.method import BASES, Method
@@ -11,6 +12,7 @@ from fieldmark.methods.simclr import SimCLR
 BASES.update({"mocov2": MoCoV2, "mocov3": MoCoV3, "simclr": SimCLR})
 
 METHODS: dict[str, type[Method]] = {
+    "house": House,
     **BASES,
     "lcr": LCR,
     "lodisc": LoDisc,
