@@ -38,7 +38,7 @@ def command(
             help="Folder of the run; give it again to continue. Default: runs/PHOTOS-RECIPE."
         ),
     ] = None,
-    recipe: RecipeName = "gentle",
+    recipe: RecipeName = "fieldmark",
     weights: Weights = None,
     probe: Probe = None,
     epochs: Epochs = None,
