@@ -221,7 +221,7 @@ def save(student: Backbone, out: Path, teacher: Path, sets: list[str]) -> None:
         "std": ",".join(map(str, config.std)),
         "supervision": "distilled from a network trained with labels on ImageNet",
         "data": f"unlabelled train photos of {', '.join(sets)}",
-        "labels_seen": "ImageNet-1k (through the network it was distilled from)",
+        "labels_seen": "ImageNet-1k, through its teacher",
         "licence": "as its teacher's and its photos' (non-commercial research)",
         "source": f"benchmarks/distil_vit.py from {teacher.name}",
     }
