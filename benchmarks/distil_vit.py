@@ -221,7 +221,7 @@ def save(student: Backbone, out: Path, teacher: Path, sets: list[str]) -> None:
         "std": ",".join(map(str, config.std)),
         "supervision": "distilled from a network trained with labels on ImageNet",
         "data": f"unlabelled train photos of {', '.join(sets)}",
-        "labels_seen": "ImageNet-1k (through the network it was distilled from)",
+        "labels_seen": "ImageNet-1k, through its teacher",
         "licence": "as its teacher's and its photos' (non-commercial research)",
         "source": f"benchmarks/distil_vit.py from {teacher.name}",
     }
@@ -251,6 +251,7 @@ def main() -> None:
     parser.add_argument("--photos", nargs="+", default=[*LABELLED, OBJECTS])
     parser.add_argument("--name", default="vit_tiny_patch16_224")
     parser.add_argument("--depth", type=int, default=6)
+    parser.add_argument("--width", type=int, default=192, help="a multiple of 64")
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--lr", type=float, default=1e-3)
@@ -262,7 +263,11 @@ def main() -> None:
     facts: dict[str, Any] = {}
     if not options.only_test:
         torch.manual_seed(0)
-        arguments: dict[str, bool | int | float | str] = {"depth": options.depth}
+        arguments: dict[str, bool | int | float | str] = {
+            "depth": options.depth,
+            "embed_dim": options.width,
+            "num_heads": options.width // 64,
+        }
         config = BackboneConfig(name=options.name, weights="random", arguments=arguments)
         student = Backbone.build(config, size=options.size)
         with tempfile.TemporaryDirectory() as aside:

@@ -46,6 +46,7 @@ def test_a_head_described_is_made_again():
     again = MLPHead(**head.describe())
     again.load_state_dict(head.state_dict())
     assert kinds(again) == kinds(head)
+    assert MLPHead(**MLPHead([8, 4], bias=False).describe()).layers[0].bias is None
 
 
 def test_pooled_head_replaces_the_pooled_feature_only():

@@ -94,7 +94,7 @@ class LoDisc(Method):
     def __init__(self, config: LoDiscConfig, backbone: Backbone) -> None:
         super().__init__(config, backbone)
         dim, hidden, drop = backbone.dim, config.hidden, config.head_dropout
-        head = partial(MLPHead, batch_norm=True, last_batch_norm=True, bias=False, dropout=drop)
+        head = partial(MLPHead, batch_norm=True, last_batch_norm=True, dropout=drop)
         self.projector = head([dim, hidden, hidden, dim]) if config.projector else nn.Identity()
         self.predictor = head([dim, hidden, dim])
         self.teacher = frozen_copy(backbone)

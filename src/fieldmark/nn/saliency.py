@@ -202,7 +202,7 @@ def mask_hits(kept: Bool[Tensor, "B h w"], boxes: Float[Tensor, "B 4"]) -> MaskH
 
     Args:
         kept: Cells that stay.
-        boxes: x0 y0 x1 y1 as fractions of the image, clipped to it.
+        boxes: x0 y0 x1 y1 as fractions of the image; what lies beyond it does not count.
 
     Returns:
         Shares. The lift over a blind mask is ``inside / area``, which equals ``covered / kept``.
@@ -213,7 +213,7 @@ def mask_hits(kept: Bool[Tensor, "B h w"], boxes: Float[Tensor, "B 4"]) -> MaskH
         >>> hits.inside.item(), hits.covered.item()
         (0.5, 0.5)
     """
-    boxes = boxes.double().clamp(0, 1)
+    boxes = boxes.double()
     columns = _overlap(kept.shape[2], boxes[:, 0], boxes[:, 2])
     rows = _overlap(kept.shape[1], boxes[:, 1], boxes[:, 3])
     within = rows[:, :, None] * columns[:, None, :]
