@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from fieldmark import config as settings
+from fieldmark import shipped
 from fieldmark.backbones.backbone import BackboneConfig
 from fieldmark.config import Config
 from fieldmark.data.presets import PRESETS, apply_preset
@@ -130,15 +131,9 @@ class Recipe(Config):
         return MultiView.parse(data, "[views.override]")
 
 
-def folder() -> Path:
-    """Where the shipped recipes are: inside the package, or beside it in a source tree."""
-    inside = Path(__file__).parents[1] / "recipes"
-    return inside if inside.is_dir() else Path(__file__).parents[3] / "recipes"
-
-
 def available() -> dict[str, Path]:
     """Shipped recipes by name."""
-    return {path.stem: path for path in sorted(folder().glob("*.toml"))}
+    return shipped.recipes()
 
 
 def load_recipe(

@@ -4,7 +4,7 @@ Species differ in five small marks (wing, eye, bill, crown, tail). Pose, size, p
 background and leaves before the bird vary freely and are the same for all species.
 """
 
-from fieldmark.data.aviary.drawing import VERSION, Aviary, AviaryConfig, draw
+from fieldmark.data.aviary.drawing import VERSION, Aviary, AviaryConfig, draw, swapped_places
 from fieldmark.data.aviary.files import write
 from fieldmark.data.aviary.paint import PARTS
 from fieldmark.data.aviary.species import FORMS, MARKS, SPECIES_LIMIT, Species, species
@@ -20,5 +20,6 @@ __all__ = [
     "Species",
     "draw",
     "species",
+    "swapped_places",
     "write",
 ]

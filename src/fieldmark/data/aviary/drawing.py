@@ -8,9 +8,11 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int64, UInt8
 from pydantic import Field
 
+from fieldmark import rng
 from fieldmark.config import Config
 from fieldmark.data.aviary.paint import Painted, paint
 from fieldmark.data.aviary.species import SPECIES_LIMIT, Species, species
+from fieldmark.errors import ConfigError
 
 VERSION = 1
 """Changes when any pixel of any aviary changes; results are comparable within one version only."""
@@ -57,6 +59,8 @@ class Aviary(NamedTuple):
     """x0 y0 x1 y1 of each mark of ``MARKS`` in pixels; zeros where it is not in the photo."""
     mark_visible: Float32[np.ndarray, "N 5"]
     """Share of each mark that no leaf hides, 0 to 1."""
+    places: Int64[np.ndarray, " N"]
+    """Photo whose surroundings are shown: the photo itself, unless they were swapped."""
     species: tuple[Species, ...]
 
     @property
@@ -70,7 +74,9 @@ class Aviary(NamedTuple):
         return np.flatnonzero(self.test)
 
 
-def draw(config: AviaryConfig | None = None) -> Aviary:
+def draw(
+    config: AviaryConfig | None = None, *, places: Int64[np.ndarray, " N"] | None = None
+) -> Aviary:
     """Draw an aviary.
 
     Photo i shows species ``i % config.species``; everything else about it is drawn from
@@ -78,6 +84,11 @@ def draw(config: AviaryConfig | None = None) -> Aviary:
 
     Args:
         config: What to draw; the default is 2,560 photos of 64 pixels.
+        places: For each photo, the number of the photo whose surroundings it gets; the default is
+            its own. See :func:`swapped_places`.
+
+    Raises:
+        ConfigError: If ``places`` does not name one photo number, 0 or more, per photo.
 
     Example:
         >>> draw(AviaryConfig(species=4, per_species=2, size=32)).images.shape
@@ -88,11 +99,18 @@ def draw(config: AviaryConfig | None = None) -> Aviary:
     forms = np.asarray([kind.forms for kind in kinds])
     photos = np.arange(config.species * config.per_species, dtype=np.int64)
     labels = photos % config.species
+    if places is None:
+        places = photos
+    elif places.shape != photos.shape or places.min() < 0:
+        raise ConfigError(
+            f"places must name one photo number, 0 or more, for each of {len(photos)} photos, got "
+            f"{len(places)} numbers; swapped_places(config) makes them."
+        )
     chunk = max(1, _CHUNK_PIXELS // config.size**2)
 
     def part(start: int) -> Painted:
         rows = photos[start : start + chunk]
-        return paint(rows, forms[labels[rows]], config.size, config.seed)
+        return paint(rows, forms[labels[rows]], config.size, config.seed, places[rows])
 
     # Threads help because numpy lets go of the interpreter while it computes.
     with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
@@ -109,5 +127,31 @@ def draw(config: AviaryConfig | None = None) -> Aviary:
         parts=whole.parts,
         mark_boxes=whole.mark_boxes,
         mark_visible=whole.mark_visible,
+        places=places,
         species=kinds,
     )
+
+
+def swapped_places(config: AviaryConfig, seed: int = 0) -> Int64[np.ndarray, " N"]:
+    """Give every photo the surroundings of another photo, of another species and the same split.
+
+    Drawn with ``draw(config, places=...)``, every bird keeps its pixels (soft edges aside) and
+    stands elsewhere: features that tell a bird by its bird stay, those that lean on surroundings
+    move. Each photo's surroundings are used about once.
+
+    Args:
+        config: Of the aviary.
+        seed: Other seeds swap otherwise.
+    """
+    photos = np.arange(config.species * config.per_species, dtype=np.int64)
+    test = photos // config.species % config.test_every == config.test_every - 1
+    places = photos.copy()
+    for rows in (photos[test], photos[~test]):
+        if len(rows):
+            # Rows of a split come species by species in turn: a step that is no multiple of
+            # their number leads to another species.
+            rounds = len(rows) // config.species
+            turn, step = rng.uniform(2, "aviary swap", seed, config.seed)
+            shift = int(turn * rounds) * config.species + 1 + int(step * (config.species - 1))
+            places[rows] = np.roll(rows, -shift)
+    return places

@@ -64,10 +64,12 @@ def write(aviary: Aviary, folder: Path, *, masks: bool = False) -> Path:
 
 
 def _record(aviary: Aviary) -> dict[str, Any]:
+    moved = (aviary.places != np.arange(len(aviary.places))).any()
     return {
         "made_by": "fieldmark sample",
         "version": VERSION,
         "config": aviary.config.dump(),
+        **({"places": aviary.places.tolist()} if moved else {}),
         "species": [{"class": kind.name, "marks": kind.description} for kind in aviary.species],
     }
 

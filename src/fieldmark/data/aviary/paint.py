@@ -143,7 +143,11 @@ class _Brush:
 
 
 def paint(
-    photos: npt.NDArray[np.int64], forms: npt.NDArray[np.int64], size: int, seed: int
+    photos: npt.NDArray[np.int64],
+    forms: npt.NDArray[np.int64],
+    size: int,
+    seed: int,
+    places: npt.NDArray[np.int64] | None = None,
 ) -> Painted:
     """Paint photos.
 
@@ -152,12 +156,15 @@ def paint(
         forms: Form of each mark ``[B, 5]``.
         size: Side in pixels.
         seed: Seed of the drawing.
+        places: Photos ``[B]`` whose surroundings and twig are painted instead of their own. Leaves
+            before the bird, light and noise stay, so that the bird's pixels do.
     """
     dice = Dice(seed, photos)
+    elsewhere = dice if places is None else Dice(seed, places)
     picture = Picture.of(dice.count, size)
     pose = _Pose(dice)
-    canvas = surroundings(dice, picture)
-    twig(dice, picture, canvas, *pose.picture(*pose.feet))
+    canvas = surroundings(elsewhere, picture)
+    twig(elsewhere, picture, canvas, *pose.picture(*pose.feet))
     backgrounds = canvas.copy()
     bird, marks = _bird(dice, picture, pose, canvas, forms)
     hidden = np.zeros_like(bird)

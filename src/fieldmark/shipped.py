@@ -1,0 +1,19 @@
+"""Files that fieldmark ships beside its code: recipes, and the banks of texts below them."""
+
+from pathlib import Path
+
+
+def folder() -> Path:
+    """Where the shipped recipes are: inside the package, or beside it in a source tree."""
+    inside = Path(__file__).parent / "recipes"
+    return inside if inside.is_dir() else Path(__file__).parents[2] / "recipes"
+
+
+def recipes() -> dict[str, Path]:
+    """Shipped recipes by name."""
+    return {path.stem: path for path in sorted(folder().glob("*.toml"))}
+
+
+def texts() -> dict[str, Path]:
+    """Shipped banks of texts by name."""
+    return {path.stem: path for path in sorted((folder() / "texts").glob("*.toml"))}
