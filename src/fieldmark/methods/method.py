@@ -42,6 +42,10 @@ class Method(nn.Module, ABC):
     reads_gradients: ClassVar[bool] = False
     """Whether ``forward`` takes derivatives of its own, which ``torch.compile`` cannot follow."""
 
+    notes: tuple[str, ...] = ()
+    """What the user should know about this method as it is set up; said when training begins and
+    repeated in the report."""
+
     config: Any
     backbone: Backbone
 
@@ -78,6 +82,9 @@ class Method(nn.Module, ABC):
 
     def start_epoch(self, progress: Progress, photos: Any) -> None:
         """Refresh whatever is kept about the photos; called before each epoch's first step."""
+
+    def make_room(self, saved: dict[str, Tensor]) -> None:
+        """Size the state whose size depends on the photos; called before ``saved`` is loaded."""
 
     @abstractmethod
     def exports(self) -> dict[str, EncoderSpec]:
@@ -146,6 +153,11 @@ class Attached(Method):
     def start_epoch(self, progress: Progress, photos: Any) -> None:
         """What the method underneath refreshes."""
         self.base.start_epoch(progress, photos)
+
+    def make_room(self, saved: dict[str, Tensor]) -> None:
+        """What the method underneath needs room for."""
+        inner = {k.removeprefix("base."): v for k, v in saved.items() if k.startswith("base.")}
+        self.base.make_room(inner)
 
 
 @contextlib.contextmanager

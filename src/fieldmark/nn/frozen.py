@@ -9,7 +9,7 @@ mode). A resumed run loads the teacher again by its name.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, Literal, Protocol, Self, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -75,7 +75,7 @@ class FrozenTeacher(nn.Module, ABC):
         self.size, self.scale, self.squash = size, scale, squash
         self.mean, self.std = IMAGENET if teacher_norm == "imagenet" else statistics
 
-    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "FrozenTeacher":
         # to(), cuda() and double() come through here and would pass the network by.
         self._network._apply(fn, recurse)
         return super()._apply(fn, recurse)

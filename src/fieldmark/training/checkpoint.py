@@ -22,6 +22,7 @@ from torch.optim.optimizer import Optimizer
 
 from fieldmark import storage
 from fieldmark.errors import ArtifactError
+from fieldmark.methods.method import Method
 
 FORMAT = 1
 _TENSORS = ("model.safetensors", "optimizer.safetensors")
@@ -260,6 +261,8 @@ def load_weights(path: Path, method: nn.Module) -> None:
 
 def _restore_method(path: Path, method: nn.Module) -> None:
     tensors = load_file(path / _TENSORS[0])
+    if isinstance(method, Method):
+        method.make_room(tensors)
     own = method.state_dict()
     missing, unknown = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
     other = [name for name in own.keys() & tensors.keys() if own[name].shape != tensors[name].shape]
