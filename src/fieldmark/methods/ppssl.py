@@ -24,11 +24,6 @@ from fieldmark.nn.spec import EncoderSpec
 from fieldmark.nn.text_teacher import embed_photos, load_teacher
 from fieldmark.types import Batch, LossOutput, Progress
 
-_WITHOUT_GRADIENT = (
-    "IADM is in its released form (method.iadm = 'faithful'), whose loss gives the encoder no "
-    "gradient at all; 'coupled_feat' does (docs/methods.md)."
-)
-
 
 class PPSSLConfig(AttachedConfig, TextConfig, GuidanceConfig):
     """Settings of PP-SSL."""
@@ -80,13 +75,13 @@ class PPSSL(Attached):
         if config.distils:
             teacher = load_teacher(config.teacher or "", teacher_norm=config.teacher_norm)
             self.distillation = TextDistillation(config, teacher, dim)
-        guides = config.iadm != "none"
-        self.guidance = Guidance(config, backbone, looks) if guides else None
         # What nothing trains does not ship.
         trained = config.distils or config.iadm == "coupled_feat"
         self.attention = MaxOutAttention(dim, looks, config.norm_scope) if trained else None
-        told = () if config.distils else (config.why_off,)
-        self.notes = (*told, _WITHOUT_GRADIENT) if config.iadm == "faithful" else told
+        self.guidance: Guidance | None = None
+        if config.iadm != "none":
+            self.guidance = Guidance(config, backbone, looks, shared_norm=trained)
+        self.notes = tuple(text for text in (config.why_off, config.what_is_released) if text)
 
     def forward(self, batch: Batch, progress: Progress) -> LossOutput:
         """Eq. 9: contrast plus weighed AIS plus weighed IADM."""
@@ -135,9 +130,9 @@ class PPSSL(Attached):
 
     def make_room(self, saved: dict[str, Tensor]) -> None:
         """As many of the teacher's views of photos as were kept."""
+        super().make_room(saved)
         if self.distillation is not None and "distillation.bank" in saved:
-            kept = saved["distillation.bank"]
-            self.distillation.bank = self.distillation.bank.new_zeros(kept.shape)
+            self.distillation.make_room(len(saved["distillation.bank"]))
 
     def exports(self) -> dict[str, EncoderSpec]:
         """The base's encoders; with attention-weighted pooling, where that was trained."""

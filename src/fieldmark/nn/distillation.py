@@ -69,7 +69,9 @@ class TextConfig(Config):
 
     @property
     def why_off(self) -> str:
-        """What the user should know when AIS is off."""
+        """What the user should know when AIS is off; empty when it is on."""
+        if self.distils:
+            return ""
         if self.ais is False:
             return "AIS is off (method.ais = false): no text-image teacher takes part."
         return (
@@ -99,7 +101,8 @@ class TextDistillation(nn.Module):
         texts = text_bank(config.texts or "").select(config.text_count, config.text_kind)
         # Not state: follows from the settings, as the teacher does.
         self.__dict__["texts"] = teacher.encode_texts(texts)
-        self.register_buffer("bank", torch.zeros(0, teacher.dim))
+        if config.teacher_views == "photo":
+            self.register_buffer("bank", torch.zeros(0, teacher.dim))
 
     def forward(
         self,
@@ -117,11 +120,15 @@ class TextDistillation(nn.Module):
         Raises:
             ValueError: If whole photos are compared and :meth:`remember` was never called.
         """
-        # The feature is brought to length 1 before and after the projection, as released.
-        student = normalize(self.project(normalize(pooled.float())))
-        told = self.told(images, rows).to(student)
-        texts = self.__dict__["texts"].to(student)
-        return text_divergence(self.scale * told @ texts.T, self.scale * student @ texts.T)
+        told = self.told(images, rows)
+        # A cosine in half precision, times 100, would be off by half a unit.
+        with torch.autocast(pooled.device.type, enabled=False):
+            pooled = pooled.to(self.project.weight.dtype)
+            # The feature is brought to length 1 before and after the projection, as released.
+            student = normalize(self.project(normalize(pooled)))
+            texts = self.__dict__["texts"].to(student)
+            judged = (self.scale * side @ texts.T for side in (told.to(student), student))
+            return text_divergence(*judged)
 
     @torch.no_grad()
     def told(
@@ -137,9 +144,12 @@ class TextDistillation(nn.Module):
     @torch.no_grad()
     def remember(self, rows: Int[Tensor, " N"], embeddings: Float[Tensor, "N E"]) -> None:
         """Keep the teacher's view of each photo, by catalog row; saved with the run."""
-        bank = embeddings.new_zeros(int(rows.max()) + 1, embeddings.shape[1])
-        bank[rows.to(bank.device)] = embeddings
-        self.bank = bank.to(self.bank.device)
+        self.make_room(int(rows.max()) + 1)
+        self.bank[rows.to(self.bank.device)] = embeddings.to(self.bank)
+
+    def make_room(self, count: int) -> None:
+        """Size the bank for catalog rows below ``count``."""
+        self.bank = self.bank.new_zeros(count, self.bank.shape[1])
 
 
 def text_divergence(

@@ -50,6 +50,16 @@ class GuidanceConfig(Config):
     map_temperature: float = Field(default=0.4, gt=0)
     """Temperature of both softmaxes; faithful uses 1."""
 
+    @property
+    def what_is_released(self) -> str:
+        """What the user should know of the released form; empty for others."""
+        if self.iadm != "faithful":
+            return ""
+        return (
+            "IADM is in its released form (method.iadm = 'faithful'): taken at the image, its loss "
+            "gives the encoder no gradient; 'coupled_feat' does (docs/methods.md)."
+        )
+
 
 class Fit(NamedTuple):
     """What fitting one batch came to."""
@@ -78,7 +88,9 @@ def layer_cells(
     x: Float[Tensor, "B ..."], layer: Layer, backbone: Backbone, seen: Pass
 ) -> Float[Tensor, "B h w D"]:
     """Bring what a layer holds, or a derivative of it, into one layout."""
-    return x.permute(0, 2, 3, 1) if layer == "image" else stage_cells(x, backbone, layer, seen.features)  # fmt: skip
+    if layer == "image":
+        return x.permute(0, 2, 3, 1)
+    return stage_cells(x, backbone, layer, seen.features)
 
 
 def guidance_maps(
@@ -142,13 +154,21 @@ class Guidance(nn.Module):
         config: Settings.
         backbone: The student's network; it is not held.
         projections: Linear looks of the attention on the image.
+        shared_norm: Whether ``forward`` will be given the batch-norm that ``faithful`` shares.
 
     Raises:
         ConfigError: If second derivatives are asked for and the network has none.
         InputError: If the network lacks a stage that is asked for.
     """
 
-    def __init__(self, config: GuidanceConfig, backbone: Backbone, projections: int) -> None:
+    def __init__(
+        self,
+        config: GuidanceConfig,
+        backbone: Backbone,
+        projections: int,
+        *,
+        shared_norm: bool = False,
+    ) -> None:
         super().__init__()
         self.config = config
         self.stages = stages_of(config.layers)
@@ -163,7 +183,8 @@ class Guidance(nn.Module):
                 dim = 3 if layer == "image" else backbone.stage_dims[layer]
                 self.branches.append(nn.Linear(dim, projections, bias=False))
         # Of its own unless faithful: pixels and features have other statistics.
-        self.norm = None if self.coupled else SyncedBatchNorm(projections)
+        without = self.coupled or (self.faithful and shared_norm)
+        self.norm = None if without else SyncedBatchNorm(projections)
 
     def forward(
         self,
@@ -181,7 +202,7 @@ class Guidance(nn.Module):
             weights: The encoder's attention in each pass, >= 0.
             backbone: The network that was watched.
             norm: Batch-norm of the encoder's attention, which the released code uses on the image
-                too; used only when ``faithful``.
+                too; used only where this module has none of its own.
         """
         config = self.config
         maps = guidance_maps(
@@ -222,7 +243,7 @@ class Guidance(nn.Module):
             )
             source = (source - mean) / std
         cells = layer_cells(source, layer, backbone, seen)
-        used = norm if self.faithful and norm is not None else self.norm
+        used = self.norm or norm
         assert used is not None
         looks = used(self.branches[index](cells).flatten(0, 2)).relu().amax(1)
         found = rescale(looks.view(cells.shape[:3]), "batch" if self.faithful else "image")
