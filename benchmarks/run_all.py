@@ -10,6 +10,8 @@ from pathlib import Path
 HERE = Path(__file__).parent
 NOT_SPEEDS = {
     "_record",
+    "_things",
+    "aviary_teacher",
     "run_all",
     "first_results",
     "start_recipe",

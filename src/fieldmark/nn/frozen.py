@@ -75,7 +75,7 @@ class FrozenTeacher(nn.Module, ABC):
         self.size, self.scale, self.squash = size, scale, squash
         self.mean, self.std = IMAGENET if teacher_norm == "imagenet" else statistics
 
-    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "FrozenTeacher":
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Any:
         # to(), cuda() and double() come through here and would pass the network by.
         self._network._apply(fn, recurse)
         return super()._apply(fn, recurse)

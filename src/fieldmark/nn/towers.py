@@ -151,7 +151,7 @@ class Towers(nn.Module):
             towers.load_state_dict(tensors)
         except RuntimeError as error:
             raise WeightsError(
-                f"{folder / _TENSORS} does not fit {_CARD} beside it ({str(error)[:200]}); copy "
+                f"{folder / _TENSORS} does not fit {_CARD} beside it ({' '.join(str(error).split())[:200]}); copy "
                 "both files again."
             ) from None
         return towers

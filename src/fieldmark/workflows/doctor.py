@@ -20,6 +20,8 @@ EXTRAS = {
     "pillow-heif": "heic",
     "tensorboard": "tensorboard",
     "wandb": "wandb",
+    "open-clip-torch": "text",
+    "transformers": "text",
 }
 
 
