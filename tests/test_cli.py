@@ -70,6 +70,20 @@ def test_train_prints_one_object_on_the_last_line_of_stdout(run, photos, tmp_pat
     assert (out_folder / "report.html").is_file()
 
 
+def test_train_without_out_says_where_the_run_goes(run, photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["train", "photos", "--recipe", "smoke", "--epochs", 1]
+    arguments += ["--set", "health.photos=16", "--set", "train.tensorboard=false"]
+    code, out, err = run(*arguments)
+    assert code == 0
+    assert "the run goes to runs/photos-smoke" in err
+    assert "runs/photos-smoke/report.html" in out
+    assert (tmp_path / "runs" / "photos-smoke" / "encoder" / "encoder.json").is_file()
+    code, _, err = run(*arguments)  # the same command goes on with the same run
+    assert code == 0
+    assert "already" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -83,6 +97,11 @@ def test_train_prints_one_object_on_the_last_line_of_stdout(run, photos, tmp_pat
         (["train", "PHOTOS", "--out", "NEW", "--recipe", "smoke", "--weights", "FILE"], "FILE"),
         (["eval", "ABSENT", "PHOTOS"], "ABSENT"),
         (["report", "PHOTOS"], "report.json"),
+        (["finetune", "ABSENT", "PHOTOS", "--out", "NEW"], "ABSENT"),
+        (["finetune", "PHOTOS", "PHOTOS", "--out", "NEW"], "not an encoder"),
+        (["finetune", "PHOTOS", "PHOTOS", "--out", "NEW", "--set", "head_rat=1"], "head_rate"),
+        (["ablate", "nothing", "PHOTOS", "--out", "NEW"], "unknown method"),
+        (["ablate", "mocov2", "PHOTOS", "--out", "NEW", "--study", "queu"], "did you mean 'queue'"),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_paragraph_and_exit_code_2(run, photos, tmp_path, arguments, words):

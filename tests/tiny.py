@@ -5,6 +5,8 @@ import torch
 from torch import nn
 
 from fieldmark.backbones.backbone import Backbone, BackboneConfig
+from fieldmark.backbones.insertion import Place
+from fieldmark.backbones.layout import Layout
 from fieldmark.backbones.provenance import Provenance
 from fieldmark.data.layout import unpack
 from fieldmark.data.sampling import MultiView
@@ -42,7 +44,12 @@ class TinyBackbone(Backbone):
         self.provenance = Provenance(how="random")
         self.size = SIZE
         self.dim = self.token_dim = dim
-        self.stage_dims = self.stage_strides = ()
+        self.stage_dims, self.stage_strides = (16, 32, dim), (4, 8, 8)
+        self.layout = Layout(
+            "NCHW", 0, has_cls=False, dim=dim, token_dim=dim, stage_dims=self.stage_dims,
+            stage_strides=self.stage_strides,
+        )  # fmt: skip
+        self.insertions = nn.ModuleDict()
         self.is_transformer = False
         self.first_trained, self.stage_count = 0, 1
         self._stage_of = {name: 0 for name, _ in self.network.named_parameters()}
@@ -50,10 +57,25 @@ class TinyBackbone(Backbone):
     def train(self, mode=True):
         return nn.Module.train(self, mode)
 
+    def _places(self):
+        return [Place("2", "NCHW"), Place("5", "NCHW"), Place("6", "NCHW")]
+
     def forward(self, images, *, stages=(), attention=(), keep=None, mask=None, mask_token=None):
-        x = self.network((images.to(self.network[0].weight.dtype) - 0.5) / 0.25)
+        x = (images.to(self.network[0].weight.dtype) - 0.5) / 0.25
+        if "image" in self.insertions:
+            x = self.insertions["image"](x)
+        maps = []
+        for index, layer in enumerate(self.network):
+            x = layer(x)
+            if index in {2, 5, 6}:
+                maps.append(x)
         tokens = x.flatten(2).transpose(1, 2)
-        return Features(tokens.mean(1), tokens, (x.shape[2], x.shape[3]), last=x)
+        features = Features(tokens.mean(1), tokens, (x.shape[2], x.shape[3]), last=x)
+        if "features" in self.insertions:
+            module = self.insertions["features"]
+            needed = tuple(maps[stage] for stage in getattr(module, "stages", ()))
+            features = module(features._replace(stages=needed))
+        return features._replace(stages=tuple(maps[stage] for stage in stages))
 
 
 class ArrayStore:
@@ -86,7 +108,7 @@ def config(name, **settings):
     fields = METHODS[name].config_type.model_fields
     own = {key: value for key, value in {**SMALL, **settings}.items() if key in fields}
     rest = {key: value for key, value in settings.items() if key not in fields}
-    if "contrast" in fields:
+    if "base" in fields:
         own["contrast"] = config(own.get("base", fields["base"].default), **rest)
     elif rest:
         own.update(rest)  # refused with its name

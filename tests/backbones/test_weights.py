@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from fieldmark.backbones.backbone import Backbone, BackboneConfig
 from fieldmark.backbones.provenance import provenance_from_metadata, provenance_from_tag
-from fieldmark.backbones.weights import find_weights
+from fieldmark.backbones.weights import find_weights, read_tensors
 from fieldmark.errors import WeightsError
 
 METADATA = {
@@ -114,6 +114,15 @@ def test_files_that_are_no_weights(tmp_path, monkeypatch, name):
     with pytest.raises(WeightsError, match=message):
         build(file)
     assert not (tmp_path / "canary").exists()
+
+
+@pytest.mark.parametrize("length", [0x80, 0x180, 0x280, 0x4B50])
+def test_a_header_whose_length_begins_like_a_pickle_or_a_zip(tmp_path, length):
+    header = json.dumps({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
+    file = tmp_path / "w.safetensors"
+    file.write_bytes(struct.pack("<Q", length) + header.ljust(length) + struct.pack("<f", 1.5))
+    assert file.read_bytes()[:2] == b"PK" or file.read_bytes()[:1] == b"\x80"
+    assert read_tensors(file)["a"].tolist() == [1.5]
 
 
 @pytest.mark.parametrize("share", [0.02, 0.5, 0.999])

@@ -55,6 +55,39 @@ class StudentKeysQueued(MoCoV2):
         return result._replace(carry={**result.carry, "keys": key})
 
 
+class NeverUsed(MoCoV2):
+    def __init__(self, config, backbone):
+        super().__init__(config, backbone)
+        self.spare = torch.nn.Linear(2, 2)
+
+
+class GateStaysShut(MoCoV2):
+    """What would open the gate is cut off: the part behind it never learns."""
+
+    def __init__(self, config, backbone):
+        super().__init__(config, backbone)
+        self.part = torch.nn.Linear(config.dim, config.dim)
+        self.register_buffer("gate", torch.zeros(()))
+
+    def _contrast(self, queries, keys, same, step):
+        loss, key = super()._contrast(queries, keys, same, step)
+        return loss + self.gate * self.part(key).mean(), key
+
+
+class Detached(MoCoV2):
+    """The backbone's features reach the loss without their gradient."""
+
+    def _contrast(self, queries, keys, same, step):
+        real = self.backbone.forward
+        self.backbone.forward = lambda images: real(images)._replace(
+            pooled=real(images).pooled.detach()
+        )
+        try:
+            return super()._contrast(queries, keys, same, step)
+        finally:
+            self.backbone.forward = real
+
+
 class CarryAttached(MoCoV2):
     def forward(self, batch, progress):
         result = super().forward(batch, progress)
@@ -103,8 +136,9 @@ def test_views_never_compared():
     caught(checks.every_view_counts, build(KeyFromStudent), "mocov2")
 
 
-def test_teacher_not_frozen():
-    caught(checks.gradient_flow, build(TeacherNotFrozen), "mocov2")
+@pytest.mark.parametrize("kind", [TeacherNotFrozen, NeverUsed, GateStaysShut, Detached])
+def test_gradient_where_it_should_not_be_or_missing(kind):
+    caught(checks.gradient_flow, build(kind), "mocov2")
 
 
 def test_carry_with_gradient():

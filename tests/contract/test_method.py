@@ -15,6 +15,8 @@ import checks
 pytestmark = pytest.mark.parametrize("name", list(METHODS))
 FAST = {"momentum": 0.99}
 """Settings under which 300 steps are a long time."""
+NEEDED = {"ppssl": {"teacher": "fieldmark:folder", "texts": "birds"}}
+"""What the user must have set for all of a method's ablations."""
 LIGHT = {"weight": 0.1}
 """Further losses weigh less here: maps of two by two cells of noise are mostly noise."""
 
@@ -22,7 +24,7 @@ LIGHT = {"weight": 0.1}
 def contrast_of(name):
     """The settings that hold temperature and momentum: those of the method underneath, if any."""
     settings = tiny.config(name)
-    return getattr(settings, "contrast", settings)
+    return settings.contrast if hasattr(settings, "base") else settings
 
 
 def fast(name):
@@ -102,9 +104,28 @@ def test_settings_are_described(name):
         assert field.description, f"{key} needs a sentence below it"
 
 
+def test_it_says_what_it_is_for(name):
+    summary = METHODS[name].summary
+    for key, text in summary._asdict().items():
+        assert text.strip() == text, key
+        assert 10 <= len(text) <= 120, f"{key} must fit a line"
+        assert not text.endswith("."), key
+
+
+def test_ablations_change_settings_that_exist(name):
+    kind = METHODS[name]
+    for study, variants in kind.ablations.items():
+        assert len(variants) >= 2, f"{study} compares nothing"
+        for variant, tables in variants.items():
+            changed = dict(tables.get("method", {}))
+            if "name" not in changed:
+                changed = {**NEEDED.get(name, {}), **changed}
+                kind.config_type.parse(changed, f"{study}, {variant}")
+
+
 def test_file_is_one_page(name):
     path = Path(sys.modules[METHODS[name].__module__].__file__)
-    assert len(path.read_text().splitlines()) <= 150
+    assert len(path.read_text().splitlines()) <= 170
 
 
 def test_loss_at_start_is_finite_and_bounded_by_hand(name):

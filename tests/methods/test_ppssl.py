@@ -151,15 +151,9 @@ def test_user_is_told_that_the_teacher_is_missing(tmp_path, teacher):
     assert made(**teacher)[0].notes == ()
 
 
-def test_ablations_are_settings_that_exist(teacher):
-    kind = METHODS["ppssl"]
-    base = {"name": "ppssl", **teacher}
-    for study, variants in kind.ablations.items():
+def test_ablations_differ():
+    for study, variants in METHODS["ppssl"].ablations.items():
         assert len({json.dumps(over) for over in variants.values()}) == len(variants), study
-        for over in variants.values():
-            assert list(over) == ["method"]
-            settings = {k: v for k, v in {**base, **over["method"]}.items() if k != "name"}
-            kind.config_type.parse(settings, "[method]")
 
 
 def test_recipe_is_the_papers():

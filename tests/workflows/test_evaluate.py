@@ -164,6 +164,24 @@ def test_files_written(birds):
             assert counts == dict.fromkeys(COLOURS, math.ceil(fraction * 4))
 
 
+def test_the_probe_is_measured_as_a_classifier_too(birds, tmp_path):
+    labels, out = birds / "split.csv", tmp_path / "measured"
+    settings = {"labels": labels, "against": birds / "poor", "out": out, "config": FAST}
+    found = evaluate(birds / "good", birds / "photos", **settings)
+    tables = found.data["classification"]
+    assert tables["encoder"] == dict.fromkeys(tables["encoder"], 100.0)
+    assert set(tables["encoder"]) == {"top1", "top5", "recall", "precision", "f1", "f1_paper"}
+    assert tables["against"]["top1"] == found.data["start"]["linear"] < 100
+    written = json.loads((out / "evaluation.json").read_text())
+    assert written["classification"] == tables
+    again = EvalResult.from_dict(written["results"]["against"])
+    assert again.classification == found.against.classification
+    for name, file in (("encoder", "confusion.csv"), ("against", "confusion_against.csv")):
+        lines = list(csv.DictReader((out / file).read_text().splitlines()))
+        right = sum(int(line[line["true class"]]) for line in lines)
+        assert 100 * right / 18 == pytest.approx(tables[name]["top1"])
+
+
 def test_gallery_of_train_photos(birds):
     labels = birds / "split.csv"
     config = FAST.model_copy(update={"gallery": "train"})

@@ -220,6 +220,10 @@ def test_recipe_errors_name_the_closest_valid_key():
         load_recipe("smoke", ("method.name=simcl",))
 
 
+def test_moco_is_another_name_of_mocov2():
+    assert load_recipe("moco") == load_recipe("mocov2")
+
+
 def test_views_can_be_overridden_by_a_recipe():
     views = load_recipe(
         "smoke", ("views.override.scale=[0.5, 1.0]", "views.preset=plumage")

@@ -11,6 +11,7 @@ from pydantic import Field, field_validator
 from timm.models._manipulate import group_parameters
 from torch import Tensor, nn
 
+from fieldmark.backbones.insertion import Insertion, Place, find_places
 from fieldmark.backbones.layout import Layout, last, probe, split_tokens
 from fieldmark.backbones.normalization import (
     Normalization,
@@ -90,6 +91,7 @@ class Backbone(nn.Module):
         stage_strides: Pixels per cell of each of those maps.
         stage_count: Number of parameter stages (stem first) for freezing and learning rates.
         is_transformer: Whether the last map is a sequence of tokens.
+        insertions: Modules put into the network with :meth:`insert`, by place.
 
     Example:
         >>> backbone = Backbone.build(BackboneConfig(name="resnet18", weights="random"), size=64)
@@ -116,6 +118,8 @@ class Backbone(nn.Module):
         self.stage_strides = self.layout.stage_strides
         self.is_transformer = self.layout.kind == "tokens"
         self.network = network
+        self.insertions = nn.ModuleDict()
+        self._found: list[Place] | None = None
         # Constants of the configuration, so not part of the state.
         self.register_buffer("mean", torch.tensor(config.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(config.std).view(1, 3, 1, 1), persistent=False)
@@ -180,6 +184,49 @@ class Backbone(nn.Module):
         network = _create(check_name(config.name or ""), dict(config.arguments), size, config.seed)
         return cls(network, config, provenance, size=size)
 
+    def insert(self, place: str, module: nn.Module) -> None:
+        """Put a module into the network; copies, state, training and export take it along.
+
+        It always trains at the full rate, and its batch-norm layers always collect statistics,
+        whatever the settings say of the network's own: what is new has no start to keep.
+
+        Args:
+            place: ``image``: maps the normalised image [B 3 H W] before the network sees it.
+                ``stage0``, ``stage1`` … (indices of ``stage_dims``): maps that stage's feature map
+                [B C h w] to one of the same shape, with which the network goes on; of a
+                transformer it sees the grid without class and register tokens. ``features``: maps
+                ``Features``, holding the stages that the module names in its attribute ``stages``
+                where it has one, to ``Features``.
+            module: What to put there, on the same device as the network.
+
+        Raises:
+            InputError: If the network has no such place, or it is taken.
+        """
+        places = self._places() if place not in {"image", "features"} else []
+        allowed = ["image", *(f"stage{index}" for index in range(len(places))), "features"]
+        if place not in allowed:
+            known = ", ".join(allowed) if places else "image and features (it has no stages)"
+            raise InputError(
+                f"nothing can be inserted at '{place}' of '{self.config.name}'; its places are "
+                f"{known}; a network with stages is resnet50 or mobilenetv2_100."
+            )
+        if place in self.insertions:
+            raise InputError(
+                f"'{place}' of '{self.config.name}' already holds a module; put several into one "
+                "nn.Sequential, or use another place."
+            )
+        self.insertions[place] = module.train(self.training)
+        if place.startswith("stage"):
+            part, kind = places[int(place.removeprefix("stage"))]
+            hook = Insertion(self.insertions, place, kind, self.layout.prefix)
+            self.network.get_submodule(part).register_forward_hook(hook)
+
+    def _places(self) -> list[Place]:
+        # Once, while nothing is inserted: looking for them runs the network.
+        if self._found is None:
+            self._found = find_places(self.network, self.size, self.layout.prefix)
+        return self._found
+
     def forward(
         self,
         images: Float[Tensor, "B 3 H W"],
@@ -214,6 +261,15 @@ class Backbone(nn.Module):
                     images, stages=stages, keep=keep, mask=mask, mask_token=mask_token
                 )
                 return features._replace(attention=tuple(maps()))
+        if keep is not None and any(place.startswith("stage") for place in self.insertions):
+            raise InputError(
+                f"'{self.config.name}' holds modules between its stages ({', '.join(self.insertions)}), "
+                "which need the whole grid; leave keep out, or insert nothing there."
+            )
+        if "image" in self.insertions:
+            x = self.insertions["image"](x)
+        last_module = dict(self.insertions).get("features")
+        asked, stages = len(stages), (*stages, *getattr(last_module, "stages", ()))
         if keep is not None or mask is not None:
             if stages:
                 raise InputError("stages cannot be asked for together with keep or mask.")
@@ -232,7 +288,11 @@ class Backbone(nn.Module):
         final = last(output)
         tokens, shape, cls = split_tokens(final, self.layout, grid or self._grid(x))
         pooled = self.network.forward_head(output)  # type: ignore[operator]
-        return Features(pooled, tokens, shape, cls, tuple(maps_out), last=final)
+        features = Features(pooled, tokens, shape, cls, tuple(maps_out), last=final)
+        if last_module is not None:
+            features = last_module(features._replace(stages=features.stages[asked:]))
+            features = features._replace(stages=tuple(maps_out[:asked]))
+        return features
 
     def _run(self, x: Tensor, stages: Sequence[int]) -> tuple[Any, list[Tensor]]:
         if not stages:
@@ -291,6 +351,8 @@ class Backbone(nn.Module):
             if parameter.requires_grad:
                 decay = parameter.ndim > 1 and name not in without
                 groups.setdefault((self._stage_of[name], decay), []).append(parameter)
+        inserted = [p for p in self.insertions.parameters() if p.requires_grad]
+        new = {decay: [p for p in inserted if (p.ndim > 1) == decay] for decay in (False, True)}
         return [
             {
                 "params": parameters,
@@ -299,6 +361,15 @@ class Backbone(nn.Module):
                 "name": f"stage{stage}{'' if decay else '.no_decay'}",
             }
             for (stage, decay), parameters in sorted(groups.items(), key=lambda item: item[0])
+        ] + [
+            {
+                "params": parameters,
+                "lr_ratio": 1.0,
+                "decay": decay,
+                "name": f"insertions{'' if decay else '.no_decay'}",
+            }
+            for decay, parameters in new.items()
+            if parameters
         ]
 
     def reestimate_statistics(self, batches: Iterable[Float[Tensor, "B 3 H W"]]) -> int:

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fieldmark.backbones.backbone import Backbone
+from fieldmark.backbones.insertion import Place
 from fieldmark.errors import InputError
 from fieldmark.types import Features
 
@@ -46,7 +47,8 @@ def watched(backbone: Backbone, stages: Sequence[int] = ()) -> Iterator[list[Pas
         passes.append(Pass(inputs[0], output, tuple(found[i] for i in range(len(stages)))))
         found.clear()
 
-    modules = [stage_module(backbone, stage) for stage in stages]
+    parts = [stage_place(backbone, stage).part for stage in stages]
+    modules = [backbone.network.get_submodule(part) for part in parts]
     handles = [module.register_forward_hook(keep(i)) for i, module in enumerate(modules)]
     handles.append(backbone.register_forward_hook(note))
     try:
@@ -54,23 +56,6 @@ def watched(backbone: Backbone, stages: Sequence[int] = ()) -> Iterator[list[Pas
     finally:
         for handle in handles:
             handle.remove()
-
-
-def stage_module(backbone: Backbone, stage: int) -> nn.Module:
-    """The layer whose output is one of the maps that ``stage_dims`` counts.
-
-    Raises:
-        InputError: If there is none.
-    """
-    count = len(backbone.stage_dims)
-    told = getattr(backbone.network, "feature_info", None) or []
-    names = [entry["module"] for entry in told]
-    if not -count <= stage < count or len(names) != count:
-        raise InputError(
-            f"'{backbone.config.name}' has {count if len(names) == count else 0} stages that can "
-            f"be watched, asked for stage {stage}; choose among them, or the image."
-        )
-    return backbone.network.get_submodule(names[stage])
 
 
 def stage_cells(
@@ -87,5 +72,19 @@ def stage_cells(
     if x.ndim == 3:
         height, width = features.shape
         return x[:, x.shape[1] - height * width :].unflatten(1, (height, width))
-    first = backbone.layout.kind != "NHWC" and x.shape[1] == backbone.stage_dims[stage]
-    return x.permute(0, 2, 3, 1) if first else x
+    return x.permute(0, 2, 3, 1) if stage_place(backbone, stage).kind == "NCHW" else x
+
+
+def stage_place(backbone: Backbone, stage: int) -> Place:
+    """Which part of a network makes a stage's map, and how it is laid out.
+
+    Raises:
+        InputError: If there is no such stage.
+    """
+    places = backbone._places()
+    if not -len(places) <= stage < len(places):
+        raise InputError(
+            f"'{backbone.config.name}' has {len(places)} stages that can be watched, asked for "
+            f"stage {stage}; choose among them, or the image."
+        )
+    return places[stage]

@@ -74,7 +74,11 @@ def _header(path: Path) -> dict[str, Any]:
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(512)
-        if start[:2] == b"PK" or start[:1] == b"\x80" or path.suffix in {".pkl", ".pickle"}:
+        length = struct.unpack("<Q", start[:8])[0] if len(start) >= 8 else 0
+        # A header of 128 bytes, or of any length that ends in 0x80, begins like a pickle does.
+        announced = 2 <= length <= MAX_HEADER_BYTES and start[8:9] == b"{"
+        looks_pickled = start[:2] == b"PK" or start[:1] == b"\x80"
+        if (looks_pickled and not announced) or path.suffix in {".pkl", ".pickle"}:
             raise WeightsError(
                 f"{path} is a pickle (a PyTorch checkpoint), which can run any code when it is "
                 f"opened and is never read here; {_CONVERT}."
@@ -88,8 +92,7 @@ def _header(path: Path) -> dict[str, Any]:
             raise WeightsError(
                 f"{path} is a git-lfs pointer, not weights; fetch the content with 'git lfs pull'."
             )
-        length = struct.unpack("<Q", start[:8])[0] if len(start) >= 8 else 0
-        if not 2 <= length <= MAX_HEADER_BYTES or start[8:9] != b"{":
+        if not announced:
             raise WeightsError(
                 f"{path} ({size} bytes) is not a safetensors file; weights must be .safetensors. "
                 f"If it is a PyTorch checkpoint, {_CONVERT}."

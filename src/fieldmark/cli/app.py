@@ -7,7 +7,19 @@ from typing import Annotated
 import typer
 
 from fieldmark import __version__
-from fieldmark.cli import check, doctor, embed, plan, preview, report, sample, train
+from fieldmark.cli import (
+    ablate,
+    check,
+    doctor,
+    embed,
+    finetune,
+    methods,
+    plan,
+    preview,
+    report,
+    sample,
+    train,
+)
 from fieldmark.cli import eval as evaluate
 from fieldmark.cli.console import messages
 from fieldmark.errors import FieldmarkError
@@ -30,7 +42,10 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "train": train.command,
     "eval": evaluate.command,
     "embed": embed.command,
+    "finetune": finetune.command,
+    "ablate": ablate.command,
     "report": report.command,
+    "methods": methods.command,
     "doctor": doctor.command,
 }
 for _name, _command in COMMANDS.items():

@@ -38,7 +38,8 @@ def command(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Folder for evaluation.json, photos.csv (one line a photo) and label_subsets.csv."
+            help="Folder for evaluation.json, photos.csv (one line a photo), confusion.csv and "
+            "label_subsets.csv."
         ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
@@ -113,6 +114,7 @@ def _text(data: dict[str, Any], out: Path | None) -> str:
         else:
             line = f"{label:<24}{value:7.2f}"
         lines.append(line)
+    lines += _classification(data.get("classification", {}))
     if data.get("lone"):
         lines.append(
             f"{data['lone']} test photos are the only one of their class: not in retrieval."
@@ -125,3 +127,17 @@ def _text(data: dict[str, Any], out: Path | None) -> str:
     if out is not None:
         lines += ["", f"Written: {out / 'evaluation.json'}"]
     return "\n".join(lines)
+
+
+def _classification(sides: dict[str, dict[str, float | None]]) -> list[str]:
+    """The linear probe as a classifier; start → trained where two encoders are compared."""
+    from fieldmark.evaluation.classification import LABELS
+
+    if not sides:
+        return []
+    lines = ["", "Linear probe with all labels, as a classifier:"]
+    for key, label in LABELS.items():
+        values = [sides[name].get(key) for name in ("against", "encoder") if name in sides]
+        shown = " → ".join("-" if value is None else f"{value:.2f}" for value in values)
+        lines.append(f"{label:<64}{shown}")
+    return [*lines, ""]

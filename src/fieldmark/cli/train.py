@@ -32,7 +32,12 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
 
 def command(
     photos: Photos,
-    out: Annotated[Path, typer.Option(help="Folder of the run; give it again to continue.")],
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            help="Folder of the run; give it again to continue. Default: runs/PHOTOS-RECIPE."
+        ),
+    ] = None,
     recipe: RecipeName = "gentle",
     weights: Weights = None,
     probe: Probe = None,
@@ -61,6 +66,8 @@ def command(
 
     `fieldmark train photos/ --out run --weights start.safetensors --probe split.csv`
 
+    `fieldmark train photos/ --recipe moco` (goes to runs/photos-mocov2)
+
     `fieldmark train photos/ --out run --recipe start` (no training: only post-processing)
 
     `torchrun --nproc-per-node 2 -m fieldmark train photos/ --out run`
@@ -73,9 +80,13 @@ def command(
 
         show(photos, settings, probe, device, json)
         return
+    from fieldmark.workflows.run import default_folder
     from fieldmark.workflows.train import train
 
     with progress_bars() as bars:
+        if out is None:
+            out = default_folder(photos, settings.name)
+            bars.say(f"the run goes to {out} (--out was not given)")
         result = train(
             photos,
             out,

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from fieldmark.config import Config
 from fieldmark.errors import ArtifactError, InputError
+from fieldmark.evaluation.classification import measure_classification
 from fieldmark.evaluation.compare import Interval, Verdict, judge, paired_bootstraps
 from fieldmark.evaluation.knn import weighted_knn
 from fieldmark.evaluation.linear import label_subset, logistic_probe
@@ -75,6 +76,9 @@ class EvalResult:
     """Test photos without another of their class: not part of retrieval measures."""
     spread: dict[str, float] = field(default_factory=dict)
     """Standard deviation over label subsets, in points, of the measures at a fraction."""
+    classification: dict[str, float] = field(default_factory=dict)
+    """Percent: ``top1``, ``top5``, ``recall`` and so on of the linear probe with all labels, see
+    :mod:`fieldmark.evaluation.classification`."""
 
     def per_class(self, measure: str) -> Float[np.ndarray, " C"]:
         """A measure of each class in percent; NaN for a class without test photos."""
@@ -98,6 +102,7 @@ class EvalResult:
             "version": _VERSION,
             "measures": {k: _plain(v) for k, v in self.measures.items()},
             "spread": dict(self.spread),
+            "classification": {k: _plain(v) for k, v in self.classification.items()},
             "train_photos": self.train_photos,
             "test_photos": len(self.labels),
             "lone": self.lone,
@@ -131,6 +136,7 @@ class EvalResult:
             train_photos=int(data["train_photos"]),
             lone=int(data["lone"]),
             spread=dict(data["spread"]),
+            classification={k: _number(v) for k, v in data.get("classification", {}).items()},
         )
 
 
@@ -229,15 +235,18 @@ def evaluate_encoder(
     }
     predictions: dict[str, npt.NDArray[np.int64]] = {}
     spread: dict[str, float] = {}
+    classification: dict[str, float] = {}
     if len(train) and len(test):
         predictions["knn"] = weighted_knn(
             train, train_labels, test, classes=len(classes), k=config.knn_k,
             temperature=config.knn_temperature,
         )  # fmt: skip
         if config.linear:
-            predictions["linear"] = logistic_probe(
+            logits = logistic_probe(
                 train, train_labels, classes=len(classes), strength=config.probe_strength
-            ).predict(test)
+            ).scores(test)
+            predictions["linear"] = logits.argmax(axis=1)
+            classification = measure_classification(logits, test_labels).measures
         for name, predicted in predictions.items():
             per_query[name] = (predicted == test_labels).astype(np.float64)
         for fraction in config.fractions if config.linear else ():
@@ -256,6 +265,7 @@ def evaluate_encoder(
         train_photos=len(train),
         lone=scores.lone,
         spread=spread,
+        classification=classification,
     )
 
 

@@ -4,6 +4,7 @@ from fieldmark.methods.lcr import LCR
 from fieldmark.methods.method import BASES, Method
 from fieldmark.methods.mocov2 import MoCoV2
 from fieldmark.methods.mocov3 import MoCoV3
+from fieldmark.methods.msam import MSAM
 from fieldmark.methods.ppssl import PPSSL
 from fieldmark.methods.simclr import SimCLR
 
@@ -12,5 +13,6 @@ BASES.update({"mocov2": MoCoV2, "mocov3": MoCoV3, "simclr": SimCLR})
 METHODS: dict[str, type[Method]] = {
     **BASES,
     "lcr": LCR,
+    "msam": MSAM,
     "ppssl": PPSSL,
 }

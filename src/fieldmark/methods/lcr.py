@@ -5,14 +5,14 @@ Representation for Fine-Grained Visual Recognition Problems" (CVPR). Defaults re
 released code leaves open; ``faithful`` does what it does (docs/methods.md).
 """
 
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from fieldmark.backbones.backbone import Backbone
-from fieldmark.methods.method import Attached, AttachedConfig, observed
+from fieldmark.methods.method import Attached, AttachedConfig, Summary, observed
 from fieldmark.nn.attention import MaxOutAttention
 from fieldmark.nn.cam import (
     Sign,
@@ -73,7 +73,13 @@ class LCR(Attached):
     config: LCRConfig
     # Batch-norm of the attention sees the batch.
     batch_coupled = True
-    ablations: ClassVar[dict[str, dict[str, dict[str, Any]]]] = {
+    summary = Summary(
+        idea="a small attention learns which cells the contrastive loss rests on, and pools the feature",
+        needs="any network; what its base needs (mocov2, mocov3 or simclr)",
+        when="whole photos, in which the subject is a part; object-centred crops gain less",
+        paper="Shu, van den Hengel and Liu 2023 (CVPR)",
+    )
+    ablations = {
         "map": {
             "repaired": {},
             "lowers the loss": {"method": {"sign": "-loss"}},
@@ -132,6 +138,6 @@ class LCR(Attached):
     def exports(self) -> dict[str, EncoderSpec]:
         """The base's encoders with attention-weighted pooling."""
         return {
-            who: EncoderSpec(spec.backbone, inserted={"max-out-attention": self.attention})
+            who: EncoderSpec(spec.backbone, inserted={self.attention.kind: self.attention})
             for who, spec in self.base.exports().items()
         }

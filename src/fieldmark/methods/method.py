@@ -3,7 +3,7 @@
 import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -17,6 +17,23 @@ from fieldmark.data.sampling import MultiView
 from fieldmark.errors import ConfigError
 from fieldmark.nn.spec import EncoderSpec
 from fieldmark.types import Batch, Features, LossOutput, Progress
+
+
+class Summary(NamedTuple):
+    """What ``fieldmark methods`` says of a method; one sentence part each."""
+
+    idea: str
+    """What is learnt from."""
+    needs: str
+    """Kind of network, other models, memory, size of batch."""
+    when: str
+    """On which photos and machines to take it, and when not."""
+    paper: str
+    """Authors, year, place."""
+
+
+Ablations = dict[str, dict[str, dict[str, Any]]]
+"""Study, variant, settings that differ from the recipe (as the tables of a recipe)."""
 
 
 class Method(nn.Module, ABC):
@@ -33,6 +50,11 @@ class Method(nn.Module, ABC):
     """
 
     config_type: ClassVar[type[Config]]
+    summary: ClassVar[Summary]
+    """For people who choose."""
+    ablations: ClassVar[Ablations] = {}
+    """What ``fieldmark ablate`` compares: study, variant, settings that differ from the recipe, such
+    as ``{"module": {"without": {"method": {"module": "none"}}}}``."""
     batch_coupled: ClassVar[bool] = False
     """Whether one photo's loss depends on the others of its micro-batch, so that accumulating
     gradients over micro-batches is not the same as a larger batch."""

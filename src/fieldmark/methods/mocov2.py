@@ -12,7 +12,7 @@ from torch import Tensor
 from fieldmark.backbones.backbone import Backbone
 from fieldmark.config import Config
 from fieldmark.data.sampling import MultiView, ViewSpec
-from fieldmark.methods.method import Method, batch_statistics, shuffled
+from fieldmark.methods.method import Method, Summary, batch_statistics, shuffled
 from fieldmark.nn.heads import MLPHead
 from fieldmark.nn.losses import info_nce, normalize
 from fieldmark.nn.momentum import follow, frozen_copy
@@ -46,6 +46,19 @@ class MoCoV2(Method):
     """Each query finds the key of its photo's other view among a queue of other photos' keys."""
 
     config_type = MoCoV2Config
+    summary = Summary(
+        idea="each view finds its photo's other view among a queue of earlier photos",
+        needs="any network; twice its memory for the teacher; small batches do",
+        when="the plain baseline, and the base that LCR and PP-SSL build on; from a good start gently",
+        paper="He et al. 2020 (CVPR); Chen et al. 2020, arXiv:2003.04297",
+    )
+    ablations = {
+        "own-keys": {
+            "kept": {"method": {"mask_same_image": False}},
+            "masked": {"method": {"mask_same_image": True}},
+        },
+        "queue": {str(k): {"method": {"queue_size": k}} for k in (64, 1024, 4096, 65536)},
+    }
     config: MoCoV2Config
 
     def __init__(self, config: MoCoV2Config, backbone: Backbone) -> None:

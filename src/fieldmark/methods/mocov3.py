@@ -14,7 +14,7 @@ from fieldmark import runtime
 from fieldmark.backbones.backbone import Backbone
 from fieldmark.config import Config
 from fieldmark.data.sampling import MultiView, ViewSpec
-from fieldmark.methods.method import Method
+from fieldmark.methods.method import Method, Summary
 from fieldmark.nn.heads import MLPHead
 from fieldmark.nn.losses import batch_contrast, normalize
 from fieldmark.nn.momentum import follow, frozen_copy
@@ -46,6 +46,12 @@ class MoCoV3(Method):
     """Each prediction finds the key of its photo's other view among the batch's keys."""
 
     config_type = MoCoV3Config
+    summary = Summary(
+        idea="each view predicts its photo's other view among the photos of the batch, both ways",
+        needs="made for transformers, any network does; twice its memory; large batches",
+        when="for a ViT from random weights; the base that LoDisc builds on",
+        paper="Chen, Xie and He 2021 (ICCV), arXiv:2104.02057",
+    )
     batch_coupled = True
     synced_statistics = True
     config: MoCoV3Config

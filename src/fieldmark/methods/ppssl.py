@@ -6,7 +6,7 @@ method: AIS (``nn/distillation.py``) and IADM (``nn/guidance.py``); ``iadm = "fa
 the released code does (docs/methods.md).
 """
 
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 from fieldmark.backbones.backbone import Backbone
 from fieldmark.backbones.watched import watched
 from fieldmark.data.views import center_views
-from fieldmark.methods.method import Attached, AttachedConfig
+from fieldmark.methods.method import Attached, AttachedConfig, Summary
 from fieldmark.nn.attention import MaxOutAttention, weighted_average
 from fieldmark.nn.distillation import TextConfig, TextDistillation
 from fieldmark.nn.guidance import Guidance, GuidanceConfig, with_leaves
@@ -41,7 +41,13 @@ class PPSSL(Attached):
     config: PPSSLConfig
     # Batch-norm of the attention sees the batch.
     batch_coupled = True
-    ablations: ClassVar[dict[str, dict[str, dict[str, Any]]]] = {
+    summary = Summary(
+        idea="a frozen text-image model says what matters, and attention fits the loss's map of the image",
+        needs="any network; what its base needs; for the text part a CLIP model and a bank of texts",
+        when="where backgrounds mislead and a CLIP model is at hand; without one only the map is fitted",
+        paper="Li et al. 2024, arXiv:2412.00134",
+    )
+    ablations = {
         "parts": {
             "neither": {"method": {"ais": False, "iadm": "none"}},
             "IADM": {"method": {"ais": False}},

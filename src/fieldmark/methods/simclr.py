@@ -11,7 +11,7 @@ from fieldmark import runtime
 from fieldmark.backbones.backbone import Backbone
 from fieldmark.config import Config
 from fieldmark.data.sampling import MultiView, ViewSpec
-from fieldmark.methods.method import Method
+from fieldmark.methods.method import Method, Summary
 from fieldmark.nn.heads import MLPHead
 from fieldmark.nn.losses import normalize, nt_xent
 from fieldmark.nn.spec import EncoderSpec
@@ -37,6 +37,12 @@ class SimCLR(Method):
     """Each of 2B views finds its partner among all views of the batch."""
 
     config_type = SimCLRConfig
+    summary = Summary(
+        idea="two views of a photo find each other among the photos of the batch",
+        needs="any network; no teacher and no queue; large batches",
+        when="the simplest baseline; where memory for a second network is short",
+        paper="Chen et al. 2020 (ICML), arXiv:2002.05709",
+    )
     batch_coupled = True
     synced_statistics = True
     config: SimCLRConfig

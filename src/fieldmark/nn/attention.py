@@ -3,7 +3,7 @@
 Shu, van den Hengel and Liu 2023 ("Learning common rationale", LCR), also in SAM, PP-SSL and LEAD.
 """
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -29,6 +29,8 @@ class MaxOutAttention(nn.Module):
     Source:
         LCR, section 3.2 and released code; K = 32.
     """
+
+    kind: ClassVar[str] = "max_out_attention"
 
     def __init__(
         self, dim: int, projections: int = 32, norm_scope: Literal["image", "batch"] = "image"

@@ -14,6 +14,8 @@ from timm.layers.conv2d_same import Conv2dSame
 from timm.layers.padding import pad_same
 from torch import Tensor, nn
 
+from fieldmark.backbones.insertion import has_insertion, move_insertions
+
 _ACTIVATIONS: dict[type[nn.Module], tuple[str, list[float], str]] = {
     nn.ReLU: ("relu", [], ""),
     nn.ReLU6: ("hardtanh", [0.0, 6.0], ""),
@@ -145,7 +147,8 @@ class _Trace:
                 self.reads.append((maker, module))
 
     def after(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        if isinstance(output, Tensor):
+        # What comes after an inserted module does not read this layer's own result.
+        if isinstance(output, Tensor) and not has_insertion(module):
             # Kept alive, so that no later tensor gets the same id.
             self.kept.append(output)
             self.maker[id(output)] = (module, output._version)
@@ -172,6 +175,7 @@ def _trace(network: nn.Module, run: Callable[[], object]) -> _Trace:
 
 
 def _replace(network: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    move_insertions(old, new)
     for parent in network.modules():
         for name, child in parent.named_children():
             if child is old:

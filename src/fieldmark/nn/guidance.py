@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from fieldmark.backbones.backbone import Backbone
 from fieldmark.backbones.normalization import SyncedBatchNorm
-from fieldmark.backbones.watched import Pass, stage_cells
+from fieldmark.backbones.watched import Pass, stage_cells, stage_place
 from fieldmark.config import Config
 from fieldmark.errors import ConfigError
 from fieldmark.nn.cam import (
@@ -175,6 +175,8 @@ class Guidance(nn.Module):
         self.coupled = config.iadm == "coupled_feat"
         self.second_order = config.iadm == "second_order"
         self.faithful = config.iadm == "faithful"
+        for stage in self.stages:
+            stage_place(backbone, stage)  # refused now rather than at the first step
         if self.second_order:
             _refuse_fused(backbone)
         self.branches = nn.ModuleList()

@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from fieldmark.nn import fused
 from fieldmark.nn.spec import EncoderSpec, freeze
@@ -94,7 +94,8 @@ class Runner:
         spec = copy.deepcopy(self._exact)
         if self.device.type != "cpu":
             return spec
-        network = spec.backbone.network
+        # With what is inserted; its constants for normalising images stay as they are.
+        network = nn.ModuleList([spec.backbone.network, spec.backbone.insertions])
 
         def run() -> object:
             return spec.raw(images)

@@ -29,6 +29,7 @@ def info_nce(
     temperature: float,
     *,
     masked: Bool[Tensor, "B N"] | None = None,
+    include_positive: bool = True,
 ) -> Float[Tensor, ""]:
     """Cross-entropy of each query's own key against shared negatives.
 
@@ -38,6 +39,8 @@ def info_nce(
         negatives: Unit vectors; detached.
         temperature: Softmax temperature, > 0 (no unit).
         masked: Negatives to leave out per query, such as keys of the same photo.
+        include_positive: Whether the query's own key is in the denominator; without it the loss can
+            be negative (decoupled contrast, Yeh et al. 2022, arXiv:2110.06848, Eq. 6).
 
     Returns:
         Mean loss in nats. At random initialisation close to log(N + 1) for temperature 1.
@@ -61,7 +64,10 @@ def info_nce(
         if masked is not None:
             others = others.masked_fill(masked, -torch.inf)
         # log(e^p + sum e^n) - p, without joining the two: the joined copy would be B x (N + 1).
-        return (torch.logaddexp(positive, others.logsumexp(1)) - positive).mean()
+        denominator = others.logsumexp(1)
+        if include_positive:
+            denominator = torch.logaddexp(positive, denominator)
+        return (denominator - positive).mean()
 
 
 def batch_contrast(

@@ -13,13 +13,17 @@ from fieldmark.backbones.provenance import Provenance
 from fieldmark.config import Config
 from fieldmark.errors import InputError
 from fieldmark.nn.attention import MaxOutAttention
+from fieldmark.nn.msam import MSAMBlock, MSAMPyramid, MSAMStem
 from fieldmark.nn.readout import Pooling, Readout
 from fieldmark.nn.whitening import Whitening, normalise
 from fieldmark.types import Features
 
-# Modules that a method may insert between backbone and readout; each maps Features to Features
-# and is built from the plain settings it reports as ``describe()``.
-INSERTED: dict[str, Callable[..., nn.Module]] = {"max-out-attention": MaxOutAttention}
+INSERTED: dict[str, Callable[..., nn.Module]] = {
+    module.kind: module for module in (MSAMBlock, MSAMPyramid, MSAMStem, MaxOutAttention)
+}
+"""Modules that a method may put into a backbone (``Backbone.insert``) or between backbone and
+readout, where each maps Features to Features, by ``kind``; built from the plain settings that it
+reports as ``describe()``."""
 
 
 class PostConfig(Config):
@@ -143,7 +147,13 @@ class EncoderSpec(nn.Module):
         Paths of this machine are left out.
         """
         config = self.backbone.config.model_copy(update={"weights": None})
+        # Named only where there are some: an encoder's identity is a hash of this.
+        inside = {
+            place: {"kind": module.kind, "settings": module.describe()}  # type: ignore[operator]
+            for place, module in self.backbone.insertions.items()
+        }
         return {
+            **({"insertions": inside} if inside else {}),
             "backbone": config.dump(),
             "provenance": self.backbone.provenance.dump(),
             "inserted": {
@@ -165,7 +175,9 @@ class EncoderSpec(nn.Module):
         Raises:
             InputError: If a part is unknown to this version of fieldmark.
         """
-        unknown = sorted(set(data.get("inserted", {})) - set(INSERTED))
+        inside = data.get("insertions", {})
+        kinds = {*data.get("inserted", {}), *(item["kind"] for item in inside.values())}
+        unknown = sorted(kinds - set(INSERTED))
         if unknown:
             raise InputError(
                 f"this encoder contains modules unknown to this version: {', '.join(unknown)}; "
@@ -176,6 +188,8 @@ class EncoderSpec(nn.Module):
             Provenance.parse(data["provenance"], "encoder.json"),
             size=data["size"],
         )
+        for place, item in inside.items():
+            backbone.insert(place, INSERTED[item["kind"]](**item["settings"]))
         whitening = data.get("whitening")
         return cls(
             backbone,

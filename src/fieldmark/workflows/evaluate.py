@@ -19,6 +19,7 @@ from fieldmark.data.store import PhotoStore, choose_short_side
 from fieldmark.data.views import ViewMaker
 from fieldmark.encoder import Encoder
 from fieldmark.errors import CatalogError, LabelError, PhotoError
+from fieldmark.evaluation.classification import confusion_matrix, confusion_table
 from fieldmark.evaluation.compare import Verdict
 from fieldmark.evaluation.evaluate import (
     Comparison,
@@ -87,7 +88,8 @@ def evaluate(
         photos: Folder, table or shards.
         labels: Table path, class, split.
         against: Encoder or run folder to compare with; it takes the place of the start.
-        out: Folder for ``evaluation.json``, ``photos.csv`` (one line a test photo) and
+        out: Folder for ``evaluation.json``, ``photos.csv`` (one line a test photo),
+            ``confusion.csv`` (the linear probe's test photos by true and predicted class) and
             ``label_subsets.csv`` (which train photos each probe at a fraction was given).
         config: Settings.
         device: Where to compute.
@@ -331,6 +333,12 @@ def _summary(results: dict[str, EvalResult], comparison: Comparison | None) -> d
         "measures": {k: v if np.isfinite(v) else None for k, v in result.measures.items()},
         "spread": result.spread,
     }
+    if result.classification:
+        # Of the linear probe with all labels; on both sides where two encoders are compared.
+        data["classification"] = {
+            name: {k: v if np.isfinite(v) else None for k, v in side.classification.items()}
+            for name, side in results.items()
+        }
     return data if comparison is None else {**data, **comparison.to_dict()}
 
 
@@ -364,6 +372,11 @@ def _write(
         paths = [catalog[int(row)].path for row in read.train_rows]
         table = subset_table(paths, read.train_labels, read.classes, config)
         storage.write_text(out / "label_subsets.csv", table)
+    for name, side in sides.items():
+        if side is not None and "linear" in side.predictions:
+            counts = confusion_matrix(side.labels, side.predictions["linear"], len(side.classes))
+            file = "confusion.csv" if name == "encoder" else f"confusion_{name}.csv"
+            storage.write_text(out / file, confusion_table(counts, side.classes))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     known = {name: side for name, side in sides.items() if side is not None}

@@ -13,6 +13,7 @@ from fieldmark.data.catalog import Catalog
 from fieldmark.data.splits import Split, match_split
 from fieldmark.data.store import PhotoStore, begun_short_side, choose_short_side
 from fieldmark.errors import CatalogError
+from fieldmark.training.config import TrainConfig
 from fieldmark.workflows.recipe import Recipe
 
 _log = logging.getLogger("fieldmark")
@@ -93,7 +94,7 @@ def prepare(
         LabelError: The probe table cannot be used.
     """
     catalog = Catalog.open(source)
-    split, split_source = _labels(catalog, probe)
+    split, split_source = find_split(catalog, probe)
     wanted = short_side(recipe, len(catalog))
     # A run that goes on keeps its photos as they are, however full the disk has become.
     side = wanted if recipe.photos.short_side else begun_short_side(folder)
@@ -124,7 +125,7 @@ def prepare(
     if split is not None:
         if not transductive:
             train_rows = np.setdiff1d(usable, split.test_rows)
-        split = _usable(split, usable)
+        split = usable_split(split, usable)
     if not len(train_rows):
         raise CatalogError(
             f"every usable photo of {source} is in the probe's test half, so none is left to train "
@@ -133,7 +134,20 @@ def prepare(
     return Photos(catalog, store, split, split_source, train_rows, transductive)
 
 
-def _labels(catalog: Catalog, probe: Path | None) -> tuple[Split | None, str]:
+def find_split(catalog: Catalog, probe: Path | None) -> tuple[Split | None, str]:
+    """Labels and halves of photos, and where they come from in words.
+
+    Args:
+        catalog: The photos.
+        probe: Table ``path,class,split``; None: the folders ``train`` and ``test`` of the photos
+            themselves, where they are there and have classes.
+
+    Returns:
+        None and nothing when there are no labelled test photos.
+
+    Raises:
+        LabelError: The table cannot be used.
+    """
     if probe is not None:
         return match_split(catalog, probe), f"table {probe.name}"
     labelled = [
@@ -155,7 +169,7 @@ def _labels(catalog: Catalog, probe: Path | None) -> tuple[Split | None, str]:
     return split, "folders train and test of the photos"
 
 
-def _usable(split: Split, usable: Int[np.ndarray, " N"]) -> Split:
+def usable_split(split: Split, usable: Int[np.ndarray, " N"]) -> Split:
     """Leave out labelled photos that cannot be decoded, and say how many."""
     keep_train = np.isin(split.train_rows, usable)
     keep_test = np.isin(split.test_rows, usable)
@@ -169,4 +183,24 @@ def _usable(split: Split, usable: Int[np.ndarray, " N"]) -> Split:
         train_labels=split.train_labels[keep_train],
         test_rows=split.test_rows[keep_test],
         test_labels=split.test_labels[keep_test],
+    )
+
+
+def affordable_batch(config: TrainConfig, photos: int) -> tuple[TrainConfig, str]:
+    """The same with a batch no larger than the photos there are.
+
+    Args:
+        config: What is asked for.
+        photos: Photos to train on.
+
+    Returns:
+        Settings, and a sentence for the user where the batch was made smaller.
+    """
+    parts = config.accumulate * runtime.world_size()
+    lowered = photos // parts * parts
+    if photos >= config.batch_size or lowered < 2:
+        return config, ""
+    return config.model_copy(update={"batch_size": lowered}), (
+        f"there are {photos} photos to train on, fewer than one batch of {config.batch_size}; a batch "
+        f"takes {lowered} instead (train.batch_size)."
     )

@@ -16,7 +16,7 @@ from fieldmark.data.store import PhotoStore
 from fieldmark.data.views import BatchSource
 from fieldmark.methods import METHODS
 from fieldmark.training.loop import trial
-from fieldmark.workflows.photos import short_side
+from fieldmark.workflows.photos import affordable_batch, short_side
 from fieldmark.workflows.recipe import Recipe
 
 # Enough photos for a real batch, few enough to decode in seconds.
@@ -86,12 +86,13 @@ def plan(
                 device=where,
             )
             rate = trial(method, source, config, seconds=seconds, device=where)
-            steps = len(rows) // recipe.train.batch_size * recipe.train.epochs
+            real, _ = affordable_batch(recipe.train, len(rows))
+            steps = len(rows) // real.batch_size * recipe.train.epochs
             result.update(
                 steps=steps,
                 epochs=recipe.train.epochs,
                 images_per_second=round(rate, 1),
-                minutes=round(steps * recipe.train.batch_size / rate / 60, 1),
+                minutes=round(steps * real.batch_size / rate / 60, 1),
             )
             state = sum(t.numel() * t.element_size() for t in method.state_dict().values())
             result["disk_gb"] += KEPT_CHECKPOINTS * (state + weights_bytes) / 1e9
@@ -105,11 +106,9 @@ def plan(
 
 def _notes(recipe: Recipe, photos: int, how: str) -> list[str]:
     notes = []
-    if recipe.trains and photos < recipe.train.batch_size:
-        notes.append(
-            f"{photos} photos are fewer than one batch of {recipe.train.batch_size}; "
-            f"set train.batch_size to at most {photos}."
-        )
+    _, lowered = affordable_batch(recipe.train, photos)
+    if recipe.trains and lowered:
+        notes.append(lowered)
     if how == "random" and recipe.backbone.normalization == "frozen":
         notes.append(
             "the start is random and batch-norm would be frozen at meaningless statistics; give "

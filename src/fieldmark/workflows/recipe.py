@@ -19,6 +19,8 @@ from fieldmark.nn.spec import PostConfig
 from fieldmark.training.loop import TrainConfig
 
 NO_TRAINING = "none"
+ALIASES = {"moco": "mocov2"}
+"""Other names of shipped recipes."""
 
 
 class ViewsConfig(Config):
@@ -142,7 +144,7 @@ def load_recipe(
     """Read a recipe and apply what the command line changes.
 
     Args:
-        name_or_path: Name of a shipped recipe or path of a TOML file. A file may start from a
+        name_or_path: Name of a shipped recipe (or one of ``ALIASES``) or path of a TOML file. A file may start from a
             shipped one with ``base = "mocov2"``.
         sets: ``a.b=c`` overrides, applied last.
         extra: Settings from other options, applied before ``sets``.
@@ -159,6 +161,7 @@ def load_recipe(
 
 def _read(name_or_path: str) -> dict[str, Any]:
     shipped = available()
+    shipped |= {alias: shipped[name] for alias, name in ALIASES.items()}
     path = Path(name_or_path)
     if name_or_path in shipped:
         path = shipped[name_or_path]

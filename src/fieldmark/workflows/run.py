@@ -10,6 +10,7 @@ RUN/
 
 import json
 import platform
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,15 @@ from fieldmark.workflows.recipe import Recipe
 
 # Settings that a finished or stopped run may be continued with.
 MAY_CHANGE = {"train.epochs", "ship", "description", "train.checkpoint_seconds", "train.wandb"}
+
+
+def default_folder(photos: Path, recipe: str) -> Path:
+    """Where a run goes when nobody says: ``runs/PHOTOS-RECIPE`` below the current folder.
+
+    The same photos and recipe give the same folder, so the same command continues its run.
+    """
+    name = Path(photos).resolve().name.split(".")[0]
+    return Path("runs") / re.sub(r"[^\w-]+", "-", f"{name}-{recipe}").strip("-")
 
 
 class RunFolder:

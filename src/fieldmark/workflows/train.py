@@ -25,7 +25,14 @@ from fieldmark.training.lock import hold_run
 from fieldmark.training.log import Observer, RunPlan, StepReport
 from fieldmark.training.loop import FitResult, fit
 from fieldmark.workflows import judgement
-from fieldmark.workflows.photos import Photos, Say, ShowProgress, prepare, quiet
+from fieldmark.workflows.photos import (
+    Photos,
+    Say,
+    ShowProgress,
+    affordable_batch,
+    prepare,
+    quiet,
+)
 from fieldmark.workflows.recipe import Recipe
 from fieldmark.workflows.run import RunFolder
 
@@ -40,6 +47,7 @@ def train(
     probe: Path | None = None,
     transductive: bool = False,
     device: str = "auto",
+    store: Path | None = None,
     progress: ShowProgress = quiet,
     say: Say = _log.info,
 ) -> dict[str, Any] | None:
@@ -54,6 +62,7 @@ def train(
         probe: Table ``path,class,split``; turns on the supervised measures and the verdict.
         transductive: Also train on the probe's test photos, without labels.
         device: ``auto`` or a torch device.
+        store: Folder of decoded photos that several runs share; by default the run's own.
         progress: Told how far each part is.
         say: Told what the user should know, a sentence at a time.
 
@@ -77,7 +86,7 @@ def train(
         data = prepare(
             Path(photos),
             recipe,
-            run.store,
+            store or run.store,
             probe=probe,
             transductive=transductive,
             progress=progress,
@@ -123,6 +132,9 @@ def _fit(
     say: Say,
 ) -> tuple[dict[str, EncoderSpec], FitResult]:
     assert recipe.method is not None
+    config, lowered = affordable_batch(recipe.train, len(data.train_rows))
+    if lowered:
+        say(lowered)
     torch.manual_seed(rng.seed_of("heads", recipe.train.seed))
     method = METHODS[recipe.method_name](recipe.method, copy.deepcopy(start))
     views = recipe.multi_view()
@@ -131,7 +143,7 @@ def _fit(
         store,
         data.train_rows,
         views,
-        batch_size=recipe.train.batch_size,
+        batch_size=config.batch_size,
         seed=recipe.train.seed,
         device=device,
     )
@@ -150,13 +162,15 @@ def _fit(
     fitted = fit(
         method,
         source,
-        recipe.train,
+        config,
         run.path,
-        observer=_Observer(progress, say),
+        observer=narrator(progress, say),
         health=health,
         identity=_identity(recipe, data),
         device=device,
     )
+    if lowered:
+        fitted.notes.insert(0, lowered[0].upper() + lowered[1:])
     exports = method.exports()
     if recipe.backbone.reestimate:
         for spec in exports.values():
@@ -183,6 +197,11 @@ def _identity(recipe: Recipe, data: Photos) -> dict[str, Any]:
         "photos": {"count": len(data.train_rows), "fingerprint": data.catalog.fingerprint()},
         **{key: settings[key] for key in ("method", "backbone", "views", "size")},
     }
+
+
+def narrator(progress: ShowProgress, say: Say) -> Observer:
+    """Tells people what the loop does, by a progress bar and sentences."""
+    return _Observer(progress, say)
 
 
 class _Observer(Observer):

@@ -1,0 +1,297 @@
+"""Which measure that needs no labels tells training that helped from training that hurt?
+
+Every encoder of the given run folders is looked at on unlabelled train photos of its run; the truth
+is the run's own gain over its start on labelled test photos. Nothing is chosen on one data set
+and judged on the same: criteria with fitted weights are judged leave-one-data-set-out.
+
+    python benchmarks/label_free.py --data DIR --work DIR --runs DIR...
+    python benchmarks/label_free.py --table
+"""
+
+import argparse
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import stats
+
+from _record import record
+from fieldmark import rng
+from fieldmark.data.catalog import Catalog
+from fieldmark.data.sampling import MultiView, ViewSpec
+from fieldmark.data.splits import match_split
+from fieldmark.data.store import PhotoStore
+from fieldmark.data.views import ViewMaker
+from fieldmark.encoder import Encoder
+from fieldmark.nn.measures import (
+    alignment,
+    effective_rank,
+    neighbour_agreement,
+    neighbours,
+    uniformity,
+    view_recall,
+)
+from fieldmark.nn.spec import PostConfig
+from fieldmark.workflows.post import LOOKS, fit_post, take_looks
+
+PHOTOS, LOOKED_AT, NEIGHBOURS = 1500, 500, 10
+SMALL = 3.0
+"""Points: among runs whose gain is at most this, the sign is hard to tell and matters most."""
+
+
+def unit(x: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.normalize(x.float(), dim=1)
+
+
+class Bench:
+    """What is the same for all runs on one set of photos."""
+
+    def __init__(self, folder: Path, work: Path) -> None:
+        catalog = Catalog.open(folder / "images")
+        self.store = PhotoStore.build(catalog, work / f"store-{folder.name}", short_side=288)
+        rows = match_split(catalog, folder / "split.csv").train_rows
+        order = np.argsort(rng.mix("label-free", rows), kind="stable")
+        self.rows = np.sort(rows[order[:PHOTOS]])
+        self.few = np.sort(self.rows[np.argsort(rng.mix("few", self.rows))[:LOOKED_AT]])
+        self.reference: torch.Tensor | None = None
+
+    def views(self, spec: ViewSpec, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+        maker = ViewMaker(self.store, MultiView(specs=(spec,)), seed=seed)
+        made = [maker.make(self.few[i : i + 100], 0) for i in range(0, len(self.few), 100)]
+        return tuple(torch.cat([views[k].images for views in made]) for k in (0, 1))  # type: ignore[return-value]
+
+    def prepare(self, start: Encoder) -> None:
+        """Views, and neighbours by an ensemble of the start that costs many passes per photo."""
+        size = start.size
+        self.looks = self.views(LOOKS.model_copy(update={"size": size, "count": 2}), 1)
+        parts = LOOKS.model_copy(update={"size": size, "count": 2, "scale": (0.08, 0.25)})
+        self.parts = self.views(parts, 2)
+        large = start.spec.with_post(PostConfig(flip=True, crop=1.0))
+        large.size = 32 * round(size * 1.5 / 32)
+        rich = Encoder(
+            fit_post(
+                large,
+                self.store,
+                self.rows,
+                PostConfig(flip=True, crop=1.0, whitening="instance-lda", whiten_dim=256),
+            )
+        )
+        whole = torch.from_numpy(rich.embed_store(self.store, self.rows))
+        crops = take_looks(rich, self.store, self.rows, seed=3).mean(1)
+        self.reference = neighbours(unit(unit(whole) + unit(crops)), NEIGHBOURS)
+
+
+def look(encoder: Encoder, bench: Bench) -> dict[str, dict[str, Any]]:
+    """Embeddings of one encoder, as it is and with the post-processing it ships with."""
+    spec = encoder.spec
+    found: dict[str, dict[str, Any]] = {}
+    plain = Encoder(spec.with_post(PostConfig(crop=spec.crop)))
+
+    def embed(images: torch.Tensor) -> torch.Tensor:
+        return torch.cat([plain.encode(part) for part in images.split(64)])
+
+    raw = {
+        "whole": torch.from_numpy(plain.embed_store(bench.store, bench.rows)),
+        **{f"look{i}": embed(x) for i, x in enumerate(bench.looks)},
+        **{f"part{i}": embed(x) for i, x in enumerate(bench.parts)},
+    }
+    found["plain"] = raw
+    if spec.whitening is not None and not spec.post.flip:
+        found["post"] = {name: spec.finish(x) for name, x in raw.items()}
+    return found
+
+
+def measure(x: dict[str, Any], start: dict[str, Any], bench: Bench) -> dict[str, float]:
+    """Criteria; larger is meant to be better, 0 is the start where it is a difference."""
+    assert bench.reference is not None
+
+    def of(y: dict[str, Any]) -> dict[str, float]:
+        near = neighbours(y["whole"], NEIGHBOURS)
+        few = np.searchsorted(bench.rows, bench.few)
+        counts = torch.bincount(near.flatten(), minlength=len(near)).double()
+        mutual = (near[near] == torch.arange(len(near))[:, None, None]).any(2).double().mean()
+        spread = y["whole"].std(0, correction=0).square().sum()
+        return {
+            "view recall": view_recall(y["look0"], y["look1"]),
+            "part recall": view_recall(y["part0"], y["part1"]),
+            "part-to-whole recall": view_recall(y["part0"], y["whole"][few]),
+            "effective rank": math.log(effective_rank(y["whole"])),
+            "alignment": -alignment(y["look0"], y["look1"]),
+            "uniformity": -uniformity(y["whole"]),
+            "alignment over spread": -math.log(
+                alignment(y["look0"], y["look1"]) / (2 * float(spread))
+            ),
+            "ensemble's neighbours": neighbour_agreement(bench.reference, near),
+            "ensemble's ranking": ranking(y["whole"], bench.reference),
+            "mutual neighbours": float(mutual),
+            "few hubs": -float(stats.skew(counts.numpy())),
+        }
+
+    now, before = of(x), of(start)
+    result = {name: now[name] - before[name] for name in now}
+    kept = neighbour_agreement(
+        neighbours(start["whole"], NEIGHBOURS), neighbours(x["whole"], NEIGHBOURS)
+    )
+    return {**result, "start's neighbours kept": kept - 1}
+
+
+def ranking(x: torch.Tensor, relevant: torch.Tensor) -> float:
+    """Mean average precision when the reference's neighbours are what is to be found."""
+    similarity = x @ x.T
+    similarity.fill_diagonal_(-torch.inf)
+    own = similarity.gather(1, relevant).sort(1, descending=True).values
+    ranks = torch.stack([(similarity > own[:, k : k + 1]).sum(1) + 1 for k in range(own.shape[1])], 1)  # fmt: skip
+    return float((torch.arange(1, own.shape[1] + 1) / ranks).mean())
+
+
+def weight_distance(one: Encoder, other: Encoder) -> float:
+    theirs = dict(other.spec.backbone.named_parameters())
+    moved = total = 0.0
+    for name, value in one.spec.backbone.named_parameters():
+        if name in theirs:
+            moved += float((value - theirs[name]).square().sum())
+            total += float(theirs[name].square().sum())
+    return math.sqrt(moved / total)
+
+
+def points(runs: list[Path], benches: Callable[[str], Bench]) -> list[dict[str, Any]]:
+    found = []
+    for run in runs:
+        result = json.loads((run / "result.json").read_text())
+        name = next(part for part in run.name.split("-") if part)
+        bench = benches(name)
+        start = Encoder.load(run / "encoders" / "start")
+        if bench.reference is None:
+            bench.prepare(start)
+        before = look(start, bench)
+        for who in ("student", "teacher"):
+            if not (run / "encoders" / who).is_dir():
+                continue
+            encoder = Encoder.load(run / "encoders" / who)
+            for how, x in look(encoder, bench).items():
+                truth = result["candidates"]
+                gains = {
+                    key: truth[f"{who}, {how}"][key] - truth[f"start, {how}"][key]
+                    for key in ("rank1", "map")
+                }
+                criteria = measure(x, before[how], bench)
+                criteria["distance from the start"] = -weight_distance(encoder, start)
+                found.append(
+                    {"photos": name, "run": run.name, "who": who, "how": how}
+                    | {"gain": gains, "criteria": criteria}
+                )
+                print(run.name, who, how, {k: round(v, 2) for k, v in gains.items()}, flush=True)
+    return found
+
+
+def judge(data: list[dict[str, Any]], truth: str = "map") -> list[dict[str, Any]]:
+    """Each criterion: AUC of the sign, Spearman, regret; combinations leave one data set out."""
+    gains = np.array([point["gain"][truth] for point in data])
+    groups = np.array([point["photos"] for point in data])
+    names = list(data[0]["criteria"])
+    values = {name: np.array([p["criteria"][name] for p in data]) for name in names}
+    values["always the start"] = np.full(len(data), -1.0)
+    values["fitted: all of these"] = left_out(
+        np.stack([values[n] for n in names], 1), gains, groups
+    )
+    rows = []
+    for name, value in values.items():
+        small = np.abs(gains) <= SMALL
+        helped = gains > 0
+        auc = area(value[small], helped[small])
+        correlations, regrets = [], []
+        for group in np.unique(groups):
+            mine = groups == group
+            if np.ptp(value[mine]) > 0:
+                correlations.append(stats.spearmanr(value[mine], gains[mine]).statistic)
+            # The start itself is a candidate, with criterion 0 and gain 0.
+            best = int(np.argmax(value[mine]))
+            chosen = gains[mine][best] if value[mine][best] > 0 else 0.0
+            regrets.append(max(0.0, gains[mine].max()) - chosen)
+        rows.append(
+            {
+                "criterion": name,
+                "auc": auc,
+                "spearman": float(np.mean(correlations)) if correlations else None,
+                "regret": float(np.mean(regrets)),
+                "worst_regret": float(np.max(regrets)),
+            }
+        )
+    return sorted(rows, key=lambda row: row["regret"])
+
+
+def area(value: np.ndarray, positive: np.ndarray) -> float | None:
+    """Area under the ROC curve; ties count half."""
+    first, second = value[positive], value[~positive]
+    if not len(first) or not len(second):
+        return None
+    above = (first[:, None] > second).mean()
+    return float(above + 0.5 * (first[:, None] == second).mean())
+
+
+def left_out(x: np.ndarray, gains: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Ridge regression on the other data sets, predicting this one; scale from the others too."""
+    result = np.zeros(len(gains))
+    for group in np.unique(groups):
+        test, train = groups == group, groups != group
+        if not train.any():
+            continue
+        # No intercept: criterion 0 is the start, whose gain is 0.
+        scale = np.sqrt((x[train] ** 2).mean(0)) + 1e-12
+        a, b = x[train] / scale, np.clip(gains[train], -SMALL, SMALL)
+        weight = np.linalg.solve(a.T @ a + 0.1 * len(a) * np.eye(a.shape[1]), a.T @ b)
+        result[test] = (x[test] / scale) @ weight
+    return result
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    lines = [
+        "| criterion | AUC of the sign | Spearman | regret, mean | regret, worst |",
+        "|---|---|---|---|---|",
+    ]
+    for row in rows:
+        auc, rho = (("–" if row[k] is None else f"{row[k]:.2f}") for k in ("auc", "spearman"))
+        cells = [row["criterion"], auc, rho, f"{row['regret']:.2f}", f"{row['worst_regret']:.2f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--work", type=Path)
+    parser.add_argument("--runs", type=Path, nargs="+", help="folders of run folders")
+    parser.add_argument("--table", action="store_true")
+    options = parser.parse_args()
+    if options.table:
+        recorded = Path(__file__).parent / "results" / "label_free.json"
+        print(table(json.loads(recorded.read_text())["judged"]["map"]))
+        return
+    if not (options.data and options.work and options.runs):
+        parser.error("--data, --work and --runs are needed")
+    kept: dict[str, Bench] = {}
+
+    def bench(name: str) -> Bench:
+        if name not in kept:
+            kept[name] = Bench(options.data / name, options.work)
+        return kept[name]
+
+    runs = [
+        run.parent
+        for folder in options.runs
+        for run in sorted(folder.glob("*/result.json"))
+        if (run.parent / "encoders" / "student").is_dir()
+    ]
+    data = points(runs, bench)
+    judged = {truth: judge(data, truth) for truth in ("map", "rank1")}
+    print(record("label_free", {"points": data, "judged": judged}))
+    print(table(judged["map"]))
+
+
+if __name__ == "__main__":
+    with torch.inference_mode():
+        main()

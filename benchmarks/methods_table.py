@@ -1,0 +1,231 @@
+"""Every method on real photos from the same start: published settings, and gentle ones.
+
+Every run is an ordinary ``fieldmark train`` in a process of its own (so its peak memory is its
+own). Interrupted, it goes on with the runs that are missing.
+
+    python benchmarks/methods_table.py --data DIR --work DIR [--photos birds200] [--runs lcr ...]
+    python benchmarks/methods_table.py --table          docs/results.md's table from the JSON
+"""
+
+import argparse
+import itertools
+import json
+import resource
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from _record import record
+from fieldmark.workflows.recipe import Recipe, load_recipe
+from fieldmark.workflows.train import read_result, train
+
+WEIGHTS = "weights/mobilenetv2_100.imagenet.safetensors"
+PHOTOS = ("birds200", "cub50", "cars196")
+# What all gentle runs share: a low rate, the start's batch-norm statistics, the last three stages,
+# colours left alone, and the whitening of recipe gentle on both sides of the comparison.
+GENTLE: dict[str, Any] = {
+    "backbone": {"normalization": "frozen", "train_from_stage": -3},
+    "views": {"override": {"hue": 0.0, "gray": 0.0, "saturation": 0.2}},
+    "train": {
+        "epochs": 2,
+        "batch_size": 64,
+        "optimizer": "sgd",
+        "lr": 0.001,
+        "lr_scaling": "none",
+        "weight_decay": 1e-4,
+        "warmup_epochs": 0,
+        "schedule": "cosine",
+    },
+    "post": {"whitening": "instance-lda", "whiten_dim": 256, "whiten_power": 0.25},
+}
+_QUEUE = {"dim": 128, "queue_size": 4096, "mask_same_image": True, "temperature": 0.1}
+_MOCO = {**_QUEUE, "momentum": 0.99}
+# What MoCo v3's authors use for convolutional networks.
+_CONVNET = {"temperature": 1.0, "projector_layers": 2, "smallest_crop": 0.2}
+
+
+class Setting(NamedTuple):
+    """One row of the table."""
+
+    recipe: str
+    published: dict[str, Any]
+    """On top of the recipe, in the rows with published settings; the network is the shared one."""
+    gentle: dict[str, Any]
+    """On top of recipe and ``GENTLE``."""
+    external: str = "none"
+    """Data, weights or names that the method sees beyond photos and start."""
+
+
+SETTINGS: dict[str, Setting] = {
+    "mocov2": Setting("mocov2", {}, {"method": _MOCO}),
+    "mocov3": Setting("mocov3", {"method": _CONVNET}, {"method": _CONVNET}),
+    "simclr": Setting("simclr", {}, {"method": {"temperature": 0.1}}),
+    "lcr": Setting("lcr", {}, {"method": {"contrast": _MOCO}}),
+    "msam": Setting("msam", {}, {"method": {"momentum": 0.99}}),
+    "ppssl": Setting("ppssl", {}, {"method": {"contrast": _MOCO}}),
+    "lodisc": Setting("lodisc", {}, {"method": {"momentum": 0.99}}),
+    "fieldmark": Setting("fieldmark", {}, {}),
+    "start": Setting("start", {}, {"post": {"flip": False}}),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--work", type=Path, help="where runs are kept")
+    parser.add_argument("--table", action="store_true", help="print what was recorded")
+    parser.add_argument("--photos", nargs="+", default=list(PHOTOS), choices=PHOTOS)
+    parser.add_argument("--runs", nargs="+", default=list(SETTINGS), choices=SETTINGS)
+    parser.add_argument("--how", nargs="+", default=["gentle", "published"])
+    parser.add_argument("--epochs", type=int, default=20, help="of published settings")
+    parser.add_argument("--seeds", type=int, default=3, help="of gentle settings; published: one")
+    parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.table:
+        recorded = Path(__file__).parent / "results" / "methods_table.json"
+        print(table(json.loads(recorded.read_text())["runs"]))
+        return
+    if options.data is None or options.work is None:
+        parser.error("--data and --work are needed to train")
+    if options.one:
+        photos, run, how, seed = options.one
+        one_run(options, photos, run, how, int(seed))
+        return
+    for how, seed, photos, run in itertools.product(
+        options.how, range(options.seeds), options.photos, options.runs
+    ):
+        if how == "published" and (seed or run in {"fieldmark", "start"}):
+            continue
+        if run == "start" and seed:
+            continue
+        if not complete(place(options, photos, run, how, seed)):
+            command = [sys.executable, *sys.argv, "--one", photos, run, how, str(seed)]
+            if subprocess.run(command, check=False).returncode:
+                print(f"{photos} {run} {how} {seed}: stopped with an error", flush=True)
+        summary = {"runs": finished(options), "weights": WEIGHTS, "size": options.size}
+        print(record("methods_table", summary), flush=True)
+
+
+def place(options: argparse.Namespace, photos: str, run: str, how: str, seed: int) -> Path:
+    return Path(options.work) / f"{photos}-{run}-{how}-{seed}"
+
+
+def complete(out: Path) -> bool:
+    return read_result(out) is not None and (out / "memory.json").is_file()
+
+
+def recipe_of(options: argparse.Namespace, run: str, how: str, seed: int) -> Recipe:
+    setting = SETTINGS[run]
+    parts: list[dict[str, Any]] = [
+        {"size": options.size},
+        # The network of the shared weights, whatever the recipe names.
+        {"backbone": {"name": "mobilenetv2_100", "weights": str(options.data / WEIGHTS)}},
+        {"train": {"seed": seed}},
+    ]
+    if how == "published":
+        parts += [{"train": {"epochs": options.epochs}}, setting.published]
+    elif run not in {"fieldmark", "start"}:
+        parts += [GENTLE, setting.gentle]
+    else:
+        parts += [setting.gentle]
+    changes: dict[str, Any] = {}
+    for part in parts:
+        changes = merged(changes, part)
+    if run == "start":
+        changes.pop("train")
+    return load_recipe(setting.recipe, extra=changes)
+
+
+def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    result = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = merged(result[key], value) if both else value
+    return result
+
+
+def one_run(options: argparse.Namespace, photos: str, run: str, how: str, seed: int) -> None:
+    folder, out = options.data / photos, place(options, photos, run, how, seed)
+    train(
+        folder / "images",
+        out,
+        recipe_of(options, run, how, seed),
+        probe=folder / "split.csv",
+        say=print,
+    )
+    # Kilobytes on Linux. Decoding runs in processes of its own.
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    (out / "memory.json").write_text(json.dumps({"peak_gib": round(peak, 2)}))
+
+
+def finished(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """What every run in the folder found, also those of earlier calls."""
+    kept = ("verdict", "start", "trained", "gain", "interval", "shipped", "candidate", "grid")
+    runs = []
+    for photos, run, how, seed in itertools.product(
+        PHOTOS, SETTINGS, ("gentle", "published"), range(10)
+    ):
+        out = place(options, photos, run, how, seed)
+        result = read_result(out)
+        if result is None or not complete(out):
+            continue
+        recipe = recipe_of(options, run, how, seed)
+        times = [json.loads(line) for line in read_lines(out / "timing.jsonl")]
+        rates = [line["images_per_second"] for line in times if "images_per_second" in line]
+        facts: dict[str, Any] = {"photos": photos, "run": run, "how": how, "seed": seed}
+        facts["epochs"] = recipe.train.epochs if recipe.trains else 0
+        facts["images_per_second"] = round(statistics.median(rates), 1) if rates else None
+        facts["external"] = SETTINGS[run].external
+        facts |= json.loads((out / "memory.json").read_text())
+        runs.append({**facts, **{key: result.get(key) for key in kept}})
+    return runs
+
+
+def read_lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.is_file() else []
+
+
+MEASURES = {
+    "rank1": "rank-1",
+    "rank5": "rank-5",
+    "map": "mAP",
+    "linear": "linear",
+    "linear@50": "50 %",
+    "linear@20": "20 %",
+    "knn": "kNN",
+}
+
+
+def table(runs: list[dict[str, Any]]) -> str:
+    """Mean over seeds of what was trained, gain over the start under the same post-processing."""
+    lines = [
+        "| photos | method | settings | epochs | seeds | "
+        + " | ".join(MEASURES.values())
+        + " | rank-1 gain of each seed | mAP gain, interval of seed 0 | verdicts | images/s | GiB |",
+        "|---" * (len(MEASURES) + 10) + "|",
+    ]
+    for key in dict.fromkeys((run["photos"], run["how"], run["run"]) for run in runs):
+        same = [run for run in runs if (run["photos"], run["how"], run["run"]) == key]
+        first = same[0]
+        cells = [key[0], f"`{key[2]}`", key[1], str(first["epochs"]), str(len(same))]
+        for measure in MEASURES:
+            cells.append(f"{statistics.mean(run['trained'][measure] for run in same):.1f}")
+        cells.append(", ".join(f"{run['gain']['rank1']:+.1f}" for run in same))
+        low, high = first["interval"]["map"]
+        cells.append(f"{first['gain']['map']:+.1f} [{low:+.1f}, {high:+.1f}]")
+        verdicts = [run["verdict"] for run in same]
+        cells.append(
+            ", ".join(f"{word} × {verdicts.count(word)}" for word in sorted(set(verdicts)))
+        )
+        rates = [run["images_per_second"] for run in same if run["images_per_second"]]
+        cells.append(f"{statistics.median(rates):.0f}" if rates else "–")
+        cells.append(f"{max(run['peak_gib'] for run in same):.1f}")
+        lines.append("| " + " | ".join(cells).replace("-0.0", "−0.0").replace(" -", " −") + " |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,190 @@
+import csv
+import json
+
+import pytest
+
+from fieldmark.cli import app
+from fieldmark.config import merge
+from fieldmark.errors import ConfigError, OutputError
+from fieldmark.methods.mocov2 import MoCoV2
+from fieldmark.workflows import ablate as ablation
+from fieldmark.workflows.ablate import ablate, as_markdown, variants
+from fieldmark.workflows.recipe import load_recipe
+from fieldmark.workflows.run import RunFolder
+from fieldmark.workflows.train import read_result
+
+SETS = ("train.epochs=1", "health.photos=16", "train.tensorboard=false")
+STUDIES = {
+    "own-keys": {
+        "kept": {"method": {"mask_same_image": False}},
+        "masked": {"method": {"mask_same_image": True}},
+    },
+    "contrast": {
+        "with": {"method": {"mask_same_image": True}},
+        "without": {"method": {"name": "none"}},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def finished(sample, tmp_path_factory):
+    out = tmp_path_factory.mktemp("ablation") / "out"
+    said = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MoCoV2, "ablations", STUDIES)
+        table = ablate(
+            "moco",
+            sample.photos,
+            out,
+            recipe="smoke",
+            sets=SETS,
+            probe=sample.probe,
+            say=said.append,
+        )
+    return out, table, said
+
+
+def test_every_variant_is_a_run_with_its_own_settings(finished):
+    out, table, _ = finished
+    assert [(row["study"], row["variant"]) for row in table["rows"]] == [
+        (study, name) for study, names in STUDIES.items() for name in names
+    ]
+    base = load_recipe("smoke", SETS).dump()
+    for name, tables in STUDIES["own-keys"].items():
+        kept = RunFolder(out / "own-keys" / name / "seed-0").recipe().dump()
+        assert kept == merge(base, tables)
+    assert RunFolder(out / "contrast" / "without" / "seed-0").recipe().method_name == "none"
+
+
+def test_values_are_those_of_the_runs(finished):
+    out, table, _ = finished
+    kept, masked, *_ = table["rows"]
+    result = read_result(out / "own-keys" / "kept" / "seed-0")
+    for name in ("rank1", "map", "linear"):
+        cell = kept["measures"][name]
+        assert cell["value"] == result["trained"][name]
+        assert cell["gain"] == result["gain"][name]
+        assert cell["interval"] == result["interval"][name]
+        assert table["start"][name] == result["start"][name] == masked["measures"][name]["start"]
+        assert cell["spread"] is None
+    assert kept["measures"] != masked["measures"]
+
+
+def test_the_untrained_variant_is_the_start_and_gains_nothing(finished):
+    _, table, _ = finished
+    *_, without = table["rows"]
+    for name, cell in without["measures"].items():
+        assert cell["value"] == pytest.approx(table["start"][name])
+        assert cell["gain"] is None
+
+
+def test_the_same_settings_under_two_names_are_trained_once(finished):
+    out, table, _ = finished
+    _, masked, again, _ = table["rows"]
+    assert again["same_as"] == "own-keys, masked"
+    assert again["measures"] == masked["measures"]
+    assert not (out / "contrast" / "with").exists()
+
+
+def test_photos_are_decoded_once(finished):
+    out, _, _ = finished
+    assert len(list(out.rglob("pixels.bin"))) == 1
+
+
+def test_tables(finished):
+    out, table, said = finished
+    assert json.loads((out / "ablation.json").read_text()) == table
+    lines = list(csv.DictReader((out / "ablation.csv").read_text().splitlines()))
+    assert [line["variant"] for line in lines] == ["start", "kept", "masked", "with", "without"]
+    kept = table["rows"][0]["measures"]["map"]
+    assert float(lines[1]["map"]) == pytest.approx(kept["value"], abs=0.005)
+    assert float(lines[1]["map low"]) == pytest.approx(kept["interval"][0], abs=0.005)
+    assert lines[4]["map gain"] == ""
+    text = (out / "ablation.md").read_text()
+    assert text == as_markdown(table)
+    assert f"| kept | {table['rows'][0]['measures']['rank1']['value']:.2f} (" in text
+    assert "| with (= own-keys, masked) |" in text
+    assert any("own-keys, kept, seed 0 (1 of 4)" in line for line in said)
+
+
+def test_again_trains_nothing_and_says_the_same(finished, sample, monkeypatch):
+    out, table, _ = finished
+    monkeypatch.setattr(MoCoV2, "ablations", STUDIES)
+    logs = {path: path.read_bytes() for path in out.rglob("metrics.jsonl")}
+    assert len(logs) == 2
+    settings = {"recipe": "smoke", "sets": SETS, "probe": sample.probe}
+    assert ablate("moco", sample.photos, out, **settings) == table
+    assert {path: path.read_bytes() for path in out.rglob("metrics.jsonl")} == logs
+
+
+def test_seeds_are_averaged_and_the_interval_reaches_over_all(monkeypatch, tmp_path):
+    def made_up(photos, out, recipe, **settings):
+        seed = recipe.train.seed
+        sides = {
+            "start": dict.fromkeys(ablation.MEASURES, 10.0),
+            "trained": dict.fromkeys(ablation.MEASURES, 12.0 + 2 * seed),
+            "gain": dict.fromkeys(ablation.MEASURES, 2.0 + 2 * seed),
+            "interval": {name: [1.0 + seed, 3.0 + 3 * seed] for name in ablation.MEASURES},
+        }
+        return {"verdict": "helped", **sides}
+
+    monkeypatch.setattr(ablation, "train", made_up)
+    table = ablate(
+        "mocov2", tmp_path, tmp_path / "out", recipe="smoke", studies=["own-keys"], seeds=2
+    )
+    for row in table["rows"]:
+        assert row["seeds"] == 2
+        cell = {"value": 13, "spread": 1, "start": 10, "gain": 3, "interval": [1, 6]}
+        assert row["measures"]["map"] == cell
+        assert row["verdicts"] == ["helped", "helped"]
+    text = (tmp_path / "out" / "ablation.md").read_text()
+    assert "13.00 ± 1.00 (+3.00 [+1.00, +6.00])" in text
+    assert "standard deviation over seeds" in text
+
+
+def test_without_labels_view_recall_is_compared(sample, tmp_path):
+    table = ablate(
+        "mocov2", sample.photos, tmp_path / "out", recipe="smoke", sets=SETS, studies=["own-keys"]
+    )
+    assert list(table["start"]) == ["view_recall"]
+    result = read_result(tmp_path / "out" / "own-keys" / "kept" / "seed-0")["label_free"]
+    cell = table["rows"][0]["measures"]["view_recall"]
+    assert (cell["value"], cell["start"]) == (
+        result["trained"]["view_recall"],
+        result["start"]["view_recall"],
+    )
+    assert "| variant | view recall |" in as_markdown(table)
+
+
+def test_what_cannot_be_compared_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="did you mean 'mocov2'"):
+        variants("mocov22")
+    with pytest.raises(ConfigError, match=r"declares no ablations; these do: .*mocov2"):
+        variants("mocov3")
+    with pytest.raises(ConfigError, match=r"unknown study of mocov2 'queues'.*'queue'"):
+        variants("mocov2", studies=["queues"])
+    with pytest.raises(ConfigError, match="recipe 'simclr' trains 'simclr', not 'mocov2'"):
+        variants("mocov2", recipe="simclr")
+    (tmp_path / "thesis.doc").write_text("precious")
+    with pytest.raises(OutputError, match="not empty"):
+        ablate("mocov2", tmp_path, tmp_path, recipe="smoke")
+    with pytest.raises(ConfigError, match="seeds must be at least 1"):
+        ablate("mocov2", tmp_path, tmp_path / "out", seeds=0)
+
+
+def test_what_a_variant_changes_wins_over_overrides():
+    found = variants("mocov2", recipe="smoke", sets=["method.queue_size=7"], studies=["queue"])
+    assert [v.recipe.method.queue_size for v in found] == [64, 1024, 4096, 65536]
+    assert {v.recipe.train.epochs for v in variants("mocov2", extra={"train": {"epochs": 3}})} == {
+        3
+    }
+
+
+def test_command_line(sample, tmp_path, monkeypatch, capsys):
+    arguments = ["ablate", "mocov2", sample.photos, "--out", tmp_path / "out", "--recipe", "smoke"]
+    arguments += ["--study", "own-keys", "--epochs", 1, "--set", "health.photos=16"]
+    arguments += ["--set", "train.tensorboard=false", "--device", "cpu"]
+    monkeypatch.setattr("sys.argv", ["fieldmark", *map(str, arguments), "--json"])
+    app.app(standalone_mode=False)
+    table = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+    assert [row["variant"] for row in table["rows"]] == ["kept", "masked"]
