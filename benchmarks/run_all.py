@@ -18,6 +18,9 @@ NOT_SPEEDS = {
     "photo_size",
     "aviary_difficulty",
     "demo",
+    "guidance_layers",
+    "attention_sheet",
+    "ais_background",
 }
 
 

@@ -12,6 +12,8 @@ from fieldmark.data.layout import unpack
 from fieldmark.data.sampling import MultiView
 from fieldmark.data.views import BatchSource
 from fieldmark.methods import METHODS
+from fieldmark.nn.texts import text_bank
+from fieldmark.nn.towers import Towers, TowersConfig, split_words
 from fieldmark.training.loop import TrainConfig
 from fieldmark.types import Features
 
@@ -128,6 +130,16 @@ def exact_method(name):
     in float32 doubles every few steps.
     """
     return method(name, batch_norm=METHODS[name].synced_statistics).double()
+
+
+def text_teacher(folder):
+    """Settings that turn AIS on, with a small text-image teacher of random weights."""
+    bank = text_bank("birds")
+    texts = [*bank.select(16, "fine"), *bank.select(16, "coarse")]
+    words = tuple(sorted({word for text in texts for word in split_words(text)}))
+    torch.manual_seed(5)
+    Towers(TowersConfig(words=words, size=16, dim=12, width=4)).save(folder)
+    return {"teacher": f"fieldmark:{folder}", "texts": "birds"}
 
 
 def views(name):

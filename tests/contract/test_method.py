@@ -15,6 +15,8 @@ import checks
 pytestmark = pytest.mark.parametrize("name", list(METHODS))
 FAST = {"momentum": 0.99}
 """Settings under which 300 steps are a long time."""
+NEEDED = {"ppssl": {"teacher": "fieldmark:folder", "texts": "birds"}}
+"""What the user must have set for all of a method's ablations."""
 LIGHT = {"weight": 0.1}
 """Further losses weigh less here: maps of two by two cells of noise are mostly noise."""
 
@@ -117,6 +119,7 @@ def test_ablations_change_settings_that_exist(name):
         for variant, tables in variants.items():
             changed = dict(tables.get("method", {}))
             if "name" not in changed:
+                changed = {**NEEDED.get(name, {}), **changed}
                 kind.config_type.parse(changed, f"{study}, {variant}")
 
 

@@ -254,3 +254,22 @@ def test_a_run_keeps_the_size_of_its_photos_when_the_disk_has_changed(
     fresh = photos.prepare(sample.photos, recipe, tmp_path / "fresh", say=said.append)
     assert fresh.store.short_side > small.store.short_side
     assert len(said) == 2
+
+
+def test_what_a_method_has_to_say_is_said_and_kept_in_the_report(sample, tmp_path):
+    sets = (
+        *SETS,
+        "size=32",
+        "backbone.name=test_resnet",
+        "backbone.weights=random",
+        "train.batch_size=32",
+        "method.contrast.queue_size=64",
+    )
+    said = []
+    run = tmp_path / "run"
+    train(sample.photos, run, load_recipe("ppssl", sets), say=said.append)
+    notes = json.loads((run / "report.json").read_text())["notes"]
+    for told in (said, notes):
+        assert any("AIS IS OFF" in text and "To get one" in text for text in told)
+    with pytest.raises(ConfigError, match=r"method\.ais = true needs a text-image teacher"):
+        load_recipe("ppssl", (*sets, "method.ais=true"))

@@ -7,6 +7,7 @@ from fieldmark.methods.method import BASES, Method
 from fieldmark.methods.mocov2 import MoCoV2
 from fieldmark.methods.mocov3 import MoCoV3
 from fieldmark.methods.msam import MSAM
+from fieldmark.methods.ppssl import PPSSL
 from fieldmark.methods.simclr import SimCLR
 
 BASES.update({"mocov2": MoCoV2, "mocov3": MoCoV3, "simclr": SimCLR})
@@ -17,4 +18,5 @@ METHODS: dict[str, type[Method]] = {
     "lcr": LCR,
     "lodisc": LoDisc,
     "msam": MSAM,
+    "ppssl": PPSSL,
 }

@@ -64,6 +64,10 @@ class Method(nn.Module, ABC):
     reads_gradients: ClassVar[bool] = False
     """Whether ``forward`` takes derivatives of its own, which ``torch.compile`` cannot follow."""
 
+    notes: tuple[str, ...] = ()
+    """What the user should know about this method as it is set up; said when training begins and
+    repeated in the report."""
+
     config: Any
     backbone: Backbone
 

@@ -52,7 +52,7 @@ class MaxOutAttention(nn.Module):
 
     def forward(self, features: Features) -> Features:
         """Replace the pooled feature by the attention-weighted average of the cells."""
-        weights = self.weights(features.tokens).to(features.tokens.dtype)
+        weights = self.weights(features.tokens)
         return features._replace(pooled=weighted_average(features.tokens, weights))
 
     def describe(self) -> dict[str, Any]:
@@ -68,4 +68,4 @@ def weighted_average(
     tokens: Float[Tensor, "B T D"], weights: Float[Tensor, "B T"]
 ) -> Float[Tensor, "B D"]:
     """Average over cells of weight times feature (LCR: GAP of the Hadamard product)."""
-    return torch.einsum("btd,bt->bd", tokens, weights) / tokens.shape[1]
+    return torch.einsum("btd,bt->bd", tokens, weights.to(tokens.dtype)) / tokens.shape[1]

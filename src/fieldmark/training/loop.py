@@ -188,7 +188,7 @@ class _Run:
         saved, passed = checkpoint.load_newest(
             self.folder / _CHECKPOINTS, self.method, self.optimizer
         )
-        for text in passed:
+        for text in (*self.method.notes, *passed):
             self._note(text)
         self._prepare()
         done = log_size = 0
