@@ -1,5 +1,6 @@
 import copy
 import json
+import shutil
 import subprocess
 import sys
 
@@ -432,14 +433,42 @@ def test_a_folder_that_is_not_there_is_said(monkeypatch):
 def test_nothing_is_fetched_when_offline(monkeypatch, tmp_path, name):
     import huggingface_hub
 
-    def reached(*_, **__):
-        raise AssertionError("the network was reached")
+    reached = []
+
+    def look_up(*address, **_):
+        reached.append(address)
+        raise OSError("no network in this test")
 
     monkeypatch.setenv("FIELDMARK_OFFLINE", "1")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr("socket.socket.connect", reached)
+    monkeypatch.setattr("socket.getaddrinfo", look_up)
+    monkeypatch.setattr("socket.socket.connect", look_up)
     with pytest.raises(WeightsError, match=r"downloading is switched off.*To get one"):
         load_teacher(name)
+    assert not reached
+
+
+def test_the_hubs_local_cache_serves_offline(monkeypatch, tmp_path, clip_folder):
+    from huggingface_hub import constants
+
+    place = tmp_path / "models--some--clip"
+    (place / "refs").mkdir(parents=True)
+    (place / "refs" / "main").write_text("abc")
+    shutil.copytree(clip_folder, place / "snapshots" / "abc")
+    monkeypatch.setenv("FIELDMARK_OFFLINE", "1")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    reached = []
+
+    def look_up(*address, **_):
+        reached.append(address)
+        raise OSError("no network in this test")
+
+    monkeypatch.setattr("socket.getaddrinfo", look_up)
+    first = load_teacher("transformers:some/clip")
+    assert torch.equal(
+        first.encode_texts(TEXTS), load_teacher(f"transformers:{clip_folder}").encode_texts(TEXTS)
+    )
+    assert not reached
 
 
 def test_pickles_are_never_read(tmp_path, open_clip_file):

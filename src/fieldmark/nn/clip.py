@@ -6,7 +6,6 @@ read.
 """
 
 import contextlib
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -75,9 +74,8 @@ class OpenClipTeacher(FrozenTeacher):
                     f"open_clip needs MODEL:FILE, MODEL:TAG or a folder with open_clip_config.json, "
                     f"got 'open_clip:{place}'. {HOW_TO_GET}"
                 )
-            card = json.loads((folder / "open_clip_config.json").read_text(encoding="utf-8"))
-            file, settings = only_safetensors(folder), card.get("preprocess_cfg", {})
-            name = f"local-dir:{folder}"
+            # create_model reads from the folder how images are normalised.
+            file, settings, name = only_safetensors(folder), {}, f"local-dir:{folder}"
         else:
             if model not in open_clip.list_models():
                 raise WeightsError(
@@ -162,24 +160,17 @@ class TransformersTeacher(FrozenTeacher):
                 network has no towers for images and texts.
         """
         transformers = _import("transformers")
-        folder = find(place)
-        if folder is not None:
-            read_metadata(only_safetensors(folder))
-        elif place.startswith((".", "/", "~")) or place.count("/") > 1:
+        if find(place) is None and (place.startswith((".", "/", "~")) or place.count("/") > 1):
             raise WeightsError(f"there is no folder {place} (text teacher). {HOW_TO_GET}")
-        found = str(folder or place)
-        here = folder is not None or offline()
         with explained(f"transformers:{place}"), _quiet(transformers):
-            # Files of code are never run (trust_remote_code) and pickles never read.
-            network = transformers.AutoModel.from_pretrained(
-                found, local_files_only=here, use_safetensors=True, trust_remote_code=False
-            )
-            tokenizer = transformers.AutoTokenizer.from_pretrained(
-                found, local_files_only=here, trust_remote_code=False
-            )
-            images = transformers.AutoImageProcessor.from_pretrained(
-                found, local_files_only=here, trust_remote_code=False
-            )
+            folder = find(place) or _from_hub(place)
+            read_metadata(only_safetensors(folder))
+            # From a folder only: given a hub's name, transformers looks there even when told not
+            # to. Files of code are never run (trust_remote_code) and pickles never read.
+            never = {"local_files_only": True, "trust_remote_code": False}
+            network = transformers.AutoModel.from_pretrained(folder, use_safetensors=True, **never)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **never)
+            images = transformers.AutoImageProcessor.from_pretrained(folder, **never)
         if not hasattr(network, "get_text_features") or not hasattr(network, "logit_scale"):
             raise WeightsError(
                 f"'{place}' is a {type(network).__name__}, which does not place images and texts "
@@ -226,6 +217,26 @@ def _import(package: str) -> Any:
         raise MissingExtraError(package, "text", "for this text teacher") from None
 
 
+def _from_hub(name: str) -> Path:
+    """The folder in the hub's local cache, filled first unless offline."""
+    if offline():
+        return _cached(name, "config.json").parent
+    import huggingface_hub
+
+    kept = ["*.safetensors", "*.json", "*.txt", "*.model"]
+    return Path(huggingface_hub.snapshot_download(name, allow_patterns=kept))
+
+
+def _cached(repository: str, name: str) -> Path:
+    # The hub's client asks its server who is calling even when told to stay local; this does not.
+    import huggingface_hub
+
+    found = huggingface_hub.try_to_load_from_cache(repository, name)
+    if not isinstance(found, str):
+        raise FileNotFoundError(f"{repository}/{name} is not in the hub's local cache")
+    return Path(found)
+
+
 def _open_clip_file(open_clip: Any, model: str, weights: str) -> tuple[Path, dict[str, Any]]:
     """The file, and how its images are normalised."""
     tags = open_clip.list_pretrained_tags_by_model(model)
@@ -239,11 +250,12 @@ def _open_clip_file(open_clip: Any, model: str, weights: str) -> tuple[Path, dic
             )
         file = only_safetensors(file) if file.is_dir() else file
         return file, open_clip.get_pretrained_cfg(model, tags[0]) if tags else {}
-    import huggingface_hub
-
     settings = open_clip.get_pretrained_cfg(model, weights)
     repository = str(settings.get("hf_hub", "")).rsplit("/", 1)[0]
     name = "open_clip_model.safetensors"
     with explained(f"open_clip:{model}:{weights}"):
-        path = huggingface_hub.hf_hub_download(repository, name, local_files_only=offline())
-    return Path(path), settings
+        if offline():
+            return _cached(repository, name), settings
+        import huggingface_hub
+
+        return Path(huggingface_hub.hf_hub_download(repository, name)), settings
