@@ -76,7 +76,7 @@ def look(encoder: Encoder, images: Tensor) -> tuple[Tensor, Tensor | None]:
     """What each cell adds, and attention alone where there is one, both ``[B h w]``."""
     features = encoder.spec.backbone(images.to(encoder.device))
     length = features.tokens.float().norm(dim=2)
-    inserted = dict(encoder.spec.inserted.items()).get("max-out-attention")
+    inserted = dict(encoder.spec.inserted.items()).get("max_out_attention")
     if inserted is None:
         return length.unflatten(1, features.shape), None
     weights = inserted.weights(features.tokens)

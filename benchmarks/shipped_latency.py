@@ -34,7 +34,7 @@ def compare(name: str, size: int, batch: int, rounds: int, precision: Any) -> di
     torch.manual_seed(0)
     attention = MaxOutAttention(backbone.token_dim)
     plain = EncoderSpec(backbone)
-    weighed = EncoderSpec(backbone, inserted={"max-out-attention": attention})
+    weighed = EncoderSpec(backbone, inserted={"max_out_attention": attention})
     device = torch.device("cpu")
     runners = [Runner(spec, device, precision) for spec in (plain, weighed)]
     images = torch.rand(batch, 3, size, size)

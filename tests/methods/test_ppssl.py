@@ -113,7 +113,7 @@ def test_attention_that_nothing_trains_does_not_ship(iadm):
 def test_attention_ships_where_it_is_trained(teacher):
     for settings in ({}, {"iadm": "none", **teacher}):
         method, _ = made(**settings)
-        assert list(method.exports()["student"].inserted) == ["max-out-attention"]
+        assert list(method.exports()["student"].inserted) == ["max_out_attention"]
 
 
 def test_photos_are_embedded_once_and_saved(tmp_path, teacher):
@@ -188,7 +188,7 @@ def test_inference_needs_no_text_image_package(tmp_path, teacher):
     encoder.save(tmp_path / "encoder")
     with safe_open(tmp_path / "encoder" / "encoder.safetensors", "pt") as file:
         names = set(file.keys())
-    shipped = {"backbone.network", "inserted.max-out-attention"}
+    shipped = {"backbone.network", "inserted.max_out_attention"}
     assert {name for name in names if not name.startswith(tuple(shipped))} == set()
     images = torch.rand(3, 3, 32, 32)
     torch.save(images, tmp_path / "images.pt")

@@ -145,6 +145,6 @@ class PPSSL(Attached):
         if self.attention is None:
             return self.base.exports()
         return {
-            who: EncoderSpec(spec.backbone, inserted={"max-out-attention": self.attention})
+            who: EncoderSpec(spec.backbone, inserted={MaxOutAttention.kind: self.attention})
             for who, spec in self.base.exports().items()
         }
