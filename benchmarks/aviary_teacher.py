@@ -12,6 +12,7 @@ form. Weights are not kept in the repository; name the folder as ``fieldmark:DIR
 import argparse
 import json
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +23,16 @@ from torch.nn import functional
 
 from _record import record
 from _things import KINDS, draw_things
-from fieldmark.data.aviary import FORMS, MARKS, PARTS, SPECIES_LIMIT, AviaryConfig, draw, species
+from fieldmark.data.aviary import (
+    FORMS,
+    MARKS,
+    PARTS,
+    SPECIES_LIMIT,
+    AviaryConfig,
+    draw,
+    species,
+    swapped_places,
+)
 from fieldmark.data.layout import MemoryPhotos
 from fieldmark.data.sampling import MultiView, ViewSpec
 from fieldmark.data.views import ViewMaker
@@ -184,40 +194,66 @@ def train(options: argparse.Namespace) -> Towers:
     return towers
 
 
-def examine(towers: Towers, test: Pictures, spec: ViewSpec, texts: list[str]) -> dict[str, Any]:
-    """Does the relevant text win on crops of birds, and lose on all others?"""
-    teacher = SmallTeacher(towers)
+class Seen(NamedTuple):
+    """Held-out crops as the teacher sees them."""
+
+    vectors: Tensor
+    names: Any
+
+
+def look(teacher: SmallTeacher, test: Pictures, spec: ViewSpec) -> Seen:
     maker = ViewMaker(MemoryPhotos(test.images), MultiView(specs=(spec,)), seed=11)
-    words = teacher.encode_texts(texts)
-    names, relevant, share = [], [], []
+    names, vectors = [], []
     for rows in np.array_split(np.arange(len(test.images)), len(test.images) // 256 + 1):
         crops = crop(test, maker, rows, 0)
-        odds = (teacher.scale * teacher.encode_images(crops.images) @ words.T).softmax(1)
         names += crops.names
-        relevant += (odds.argmax(1) == 0).tolist()
-        share += odds[:, 0].tolist()
-    names, relevant, share = np.array(names), np.array(relevant), np.array(share)
-    bird, nothing = names == BIRD, names == BACKGROUND
-    thing = ~bird & ~nothing & (names != NEITHER)
+        vectors.append(teacher.encode_images(crops.images))
+    return Seen(torch.cat(vectors), np.array(names))
+
+
+def relevance(teacher: SmallTeacher, vectors: Tensor, texts: list[str]) -> Tensor:
+    """Share of each text, the relevant one first."""
+    return (teacher.scale * vectors @ teacher.encode_texts(texts).T).softmax(1)
+
+
+def examine(teacher: SmallTeacher, seen: Seen, texts: list[str]) -> dict[str, Any]:
+    """Does the relevant text win on crops of birds, and lose on all others?"""
+    odds = relevance(teacher, seen.vectors, texts)
+    wins, share = (odds.argmax(1) == 0).numpy(), odds[:, 0].numpy()
+    bird, nothing = seen.names == BIRD, seen.names == BACKGROUND
+    thing = ~bird & ~nothing & (seen.names != NEITHER)
     found = {
-        "bird": relevant[bird].mean(),
-        "background": 1 - relevant[nothing].mean(),
-        "other_things": 1 - relevant[thing].mean(),
+        "bird": wins[bird].mean(),
+        "background": 1 - wins[nothing].mean(),
+        "other_things": 1 - wins[thing].mean(),
     }
     found["balanced"] = (found["bird"] + (found["background"] + found["other_things"]) / 2) / 2
-    result: dict[str, Any] = {key: round(100 * float(value), 2) for key, value in found.items()}
     # How often a bird has more of the relevant text than something else has.
     other = np.sort(share[nothing | thing])
-    result["auc"] = round(float(np.searchsorted(other, share[bird]).mean() / len(other)), 4)
-    result["mean_share_of_relevant_text"] = {
-        "bird": round(float(share[bird].mean()), 3),
-        "background": round(float(share[nothing].mean()), 3),
-        "other_things": round(float(share[thing].mean()), 3),
+    return {
+        **{key: round(100 * float(value), 2) for key, value in found.items()},
+        "auc": round(float(np.searchsorted(other, share[bird]).mean() / len(other)), 4),
+        "mean_share_of_relevant_text": {
+            "bird": round(float(share[bird].mean()), 3),
+            "background": round(float(share[nothing].mean()), 3),
+            "other_things": round(float(share[thing].mean()), 3),
+        },
     }
-    result["crops"] = {
-        "bird": int(bird.sum()), "background": int(nothing.sum()), "other_things": int(thing.sum()),
-        "left_out_as_neither": int((names == NEITHER).sum()),
-    }  # fmt: skip
+
+
+def elsewhere(teacher: SmallTeacher, texts: list[str]) -> dict[str, float]:
+    """Does the answer follow the bird or what surrounds it? Whole held-out photos."""
+    config = AviaryConfig(species=16, per_species=24, size=SIZE, seed=TEST_SEED + 1)
+    own, moved = draw(config), draw(config, places=swapped_places(config))
+    result = {}
+    for name, photos in (
+        ("own_surroundings", own.images),
+        ("swapped_surroundings", moved.images),
+        ("without_the_bird", own.backgrounds),
+    ):
+        images = torch.from_numpy(photos).permute(0, 3, 1, 2) / 255
+        wins = relevance(teacher, teacher.encode_images(images), texts).argmax(1) == 0
+        result[name] = round(100 * float(wins.float().mean()), 2)
     return result
 
 
@@ -238,13 +274,21 @@ def main() -> None:
     parser.add_argument("--birds", type=int, default=40, help="photos of each of 64 species")
     parser.add_argument("--things", type=int, default=240, help="pictures of each other kind")
     parser.add_argument("--width", type=int, default=16)
+    parser.add_argument("--test-only", action="store_true", help="test what --out holds already")
     options = parser.parse_args()
     torch.set_num_threads(1)
     never_names_a_species()
-    began = time.process_time()
-    towers = train(options)
-    seconds = time.process_time() - began
-    towers.save(options.out)
+    if not options.test_only:
+        began = time.process_time()
+        towers = train(options)
+        towers.save(options.out)
+        told = {"steps": options.steps, "batch": BATCH}
+        told["cpu_seconds"] = round(time.process_time() - began, 1)
+        (options.out / "train.json").write_text(json.dumps(told))
+    teacher = SmallTeacher.load(str(options.out))
+    towers = Towers.load(options.out)
+    torch.manual_seed(1)
+    blank = SmallTeacher(Towers(towers.config))
     test = pictures(8, 60, TEST_SEED)
     plain = {"jitter_probability": 0.0, "gray": 0.0, "blur": 0.0}
     looks = {
@@ -259,19 +303,24 @@ def main() -> None:
         "birds, 16": birds.select(16),
         "birds, 2": birds.select(2),
     }
-    blank = Towers(towers.config)
+    seen = {name: look(teacher, test, spec) for name, spec in looks.items()}
     result = {
-        "train": {"steps": options.steps, "batch": BATCH, "cpu_seconds": round(seconds, 1)},
+        "note": "percent of held-out crops on which the relevant text wins (bird) or loses",
+        "train": json.loads((options.out / "train.json").read_text()),
         "teacher": {
-            "parameters": sum(p.numel() for p in towers.parameters()),
+            "parameters": sum(parameter.numel() for parameter in towers.parameters()),
             "words": len(towers.config.words),
-            "scale": round(float(towers.scale), 2),
+            "scale": round(teacher.scale, 2),
         },
+        "crops": {name: dict(Counter(crops.names.tolist())) for name, crops in seen.items()},
         "held_out": {
-            look: {bank: examine(towers, test, spec, texts) for bank, texts in banks.items()}
-            for look, spec in looks.items()
+            name: {bank: examine(teacher, crops, texts) for bank, texts in banks.items()}
+            for name, crops in seen.items()
         },
-        "untrained": examine(blank, test, looks["plain_crops"], own.select(8)),
+        "bird_wins_on_whole_photos": {
+            bank: elsewhere(teacher, banks[bank]) for bank in ("aviary_texts, 8", "birds, 8")
+        },
+        "untrained": examine(blank, look(blank, test, looks["plain_crops"]), own.select(8)),
     }
     print(json.dumps(result, indent=2))
     print(record("aviary_teacher", result))

@@ -10,6 +10,8 @@ from fieldmark.cli.app import app
 from fieldmark.config import Config
 from fieldmark.data.presets import PRESETS
 from fieldmark.methods import METHODS
+from fieldmark.training.config import TrainConfig
+from fieldmark.training.finetune import FinetuneConfig
 from fieldmark.workflows import recipe as recipes
 
 DOCS = Path(__file__).parent
@@ -60,7 +62,18 @@ def config_page() -> str:
             lines.append(_table(f"[{name}]", field.annotation))
     for name, method in METHODS.items():
         lines.append(_table(f'[method] with name = "{name}"', method.config_type))
+    lines.append(_table("fieldmark finetune (--set key=value)", FinetuneConfig))
+    lines.append(
+        "Those of training are given as `--set train.key=value`; these differ from a recipe's "
+        f"defaults: {_differences(FinetuneConfig().train, TrainConfig())}.\n"
+    )
     return "\n".join(lines)
+
+
+def _differences(config: Config, usual: Config) -> str:
+    return ", ".join(
+        f"`{name} = {value!r}`" for name, value in config if value != getattr(usual, name)
+    )
 
 
 def _table(title: str, model: type[Config], skip: set[str] = frozenset()) -> str:  # type: ignore[assignment]
@@ -88,7 +101,9 @@ def recipes_page() -> str:
     ]
     for name in recipes.available():
         recipe = recipes.load_recipe(name)
-        lines.append(f"| `{name}` | {recipe.description} | {recipe.source} |")
+        also = [alias for alias, real in recipes.ALIASES.items() if real == name]
+        called = ", ".join(f"`{known}`" for known in [name, *also])
+        lines.append(f"| {called} | {recipe.description} | {recipe.source} |")
     lines += [
         "",
         "## Presets for the kind of photo\n",

@@ -54,6 +54,28 @@ BASIC = [
 ]
 
 PICTURES = {
+    "house": Picture(
+        {
+            "photo": Box(0, 1, "photo", "photo"),
+            "large": Box(1, 0, "data", "4 large crops", "each mirrored too"),
+            "small": Box(1, 2, "data", "small crop"),
+            "teacher": Box(2, 0, "follows", "the start", "frozen, asked once"),
+            "student": Box(2, 2, "ships", "encoder", "learns, begins there"),
+            "bank": Box(3, 0, "data", "one vector per photo", "mean, in whitened space"),
+            "white": Box(3, 2, "follows", "the same whitening"),
+            "loss": Box(4, 1, "loss", "1 − cosine", "small says what large says"),
+        },
+        [
+            ("photo", "large", "solid"),
+            ("photo", "small", "solid"),
+            ("large", "teacher", "solid"),
+            ("small", "student", "solid"),
+            ("teacher", "bank", "solid"),
+            ("student", "white", "solid"),
+            ("bank", "loss", "solid"),
+            ("white", "loss", "solid"),
+        ],
+    ),
     "mocov2": Picture(
         {
             **siamese("learns", "average of it"),

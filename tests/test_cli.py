@@ -132,3 +132,21 @@ def test_plan_predicts_without_leaving_anything(run, photos, tmp_path, monkeypat
     assert plan["steps"] == 20 // 16 * 2
     assert plan["images_per_second"] > 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["photos"]
+
+
+def test_weights_that_name_their_network_stand_in_for_the_recipes(tmp_path):
+    import torch
+    from safetensors.torch import save_file
+
+    from fieldmark.cli.train import overrides
+    from fieldmark.workflows.recipe import load_recipe
+
+    file = tmp_path / "w.safetensors"
+    save_file({"a": torch.zeros(1)}, file, {"arch": "test_vit"})
+    settings = overrides(str(file))
+    assert load_recipe("lodisc", extra=settings).backbone.name == "test_vit"
+    sets = ["backbone.name=test_resnet"]
+    assert load_recipe("lodisc", sets, extra=settings).backbone.name == "test_resnet"
+    save_file({"a": torch.zeros(1)}, file)
+    assert load_recipe("lodisc", extra=overrides(str(file))).backbone.name == "vit_base_patch16_224"
+    assert overrides("random") == {"backbone": {"weights": "random"}}

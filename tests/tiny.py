@@ -18,7 +18,7 @@ from fieldmark.training.loop import TrainConfig
 from fieldmark.types import Features
 
 SIZE = 16
-SMALL = {"queue_size": 64, "hidden": 32, "dim": 16, "projector_layers": 2}
+SMALL = {"queue_size": 64, "hidden": 32, "dim": 16, "projector_layers": 2, "head_dropout": 0.0}
 
 
 class TinyBackbone(Backbone):
@@ -42,6 +42,7 @@ class TinyBackbone(Backbone):
             name="tiny", weights="random", mean=mean, std=std, normalization="train"
         )
         self.provenance = Provenance(how="random")
+        self.mean = torch.tensor(mean).view(1, 3, 1, 1)
         self.size = SIZE
         self.dim = self.token_dim = dim
         self.stage_dims, self.stage_strides = (16, 32, dim), (4, 8, 8)
@@ -61,7 +62,8 @@ class TinyBackbone(Backbone):
         return [Place("2", "NCHW"), Place("5", "NCHW"), Place("6", "NCHW")]
 
     def forward(self, images, *, stages=(), attention=(), keep=None, mask=None, mask_token=None):
-        x = (images.to(self.network[0].weight.dtype) - 0.5) / 0.25
+        # Fused for inference, the first layer no longer shows its weight.
+        x = (images.to(self.compute_dtype or self.network[0].weight.dtype) - 0.5) / 0.25
         if "image" in self.insertions:
             x = self.insertions["image"](x)
         maps = []

@@ -496,6 +496,10 @@ def _describe(card: dict[str, Any]) -> str:
         "| what | value |",
         "|---|---|",
         f"| network | {spec['backbone']['name']} |",
+        *(
+            f"| inserted at {place} | {item['kind']} |"
+            for place, item in spec.get("insertions", {}).items()
+        ),
         f"| embedding | {spec['dim']} numbers, length 1, float32 |",
         f"| input | {spec['size']} × {spec['size']} px, centre crop {post['crop']} |",
         f"| pooling | {post['pooling']}{', mirrored image averaged in' if post['flip'] else ''} |",

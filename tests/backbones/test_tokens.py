@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from fieldmark.backbones.backbone import Backbone, BackboneConfig
+from fieldmark.backbones.tokens import capture_attention
 from fieldmark.errors import InputError
 
 
@@ -43,6 +44,16 @@ def test_fused_attention_comes_back(vit):
     vit(IMAGES, attention=(0, 1))
     assert [block.attn.fused_attn for block in vit.network.blocks] == states
     assert all(not block.attn.attn_drop._forward_pre_hooks for block in vit.network.blocks)
+
+
+@torch.no_grad()
+def test_attention_may_be_reduced_as_it_comes(vit, convnet):
+    whole = vit(IMAGES, attention=(1, 0)).attention
+    with capture_attention(vit.network, (1, 0), "vit", reduce=lambda a: a.mean(1)) as maps:
+        vit(IMAGES)
+    for reduced, full in zip(maps(), whole, strict=True):
+        assert torch.equal(reduced, full.mean(1))
+    assert (vit.attention_blocks, convnet.attention_blocks) == (6, 0)
 
 
 def test_attention_carries_gradients(vit):

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from fieldmark.backbones.backbone import Backbone, BackboneConfig
 from fieldmark.backbones.provenance import provenance_from_metadata, provenance_from_tag
 from fieldmark.backbones.weights import find_weights, read_tensors
-from fieldmark.errors import WeightsError
+from fieldmark.errors import InputError, WeightsError
 
 METADATA = {
     "arch": "test_resnet",
@@ -71,6 +71,34 @@ def test_constructor_arguments_come_from_the_metadata(tmp_path):
     made.eval(), loaded.eval(), plain.eval()
     assert torch.equal(loaded(images).pooled, made(images).pooled)
     assert not torch.allclose(plain(images).pooled, made(images).pooled)
+
+
+def test_a_file_may_name_the_shape_of_its_network(tmp_path):
+    shape = {"depth": 2, "embed_dim": 48, "num_heads": 3, "class_token": True}
+    config = BackboneConfig(name="test_vit", weights="random", arguments=shape)
+    made = Backbone.build(config, size=64).eval()
+    metadata = {"arch": "test_vit", "arguments": json.dumps(shape)}
+    file = write(tmp_path / "w.safetensors", made.network.state_dict(), metadata)
+    loaded = build(file).eval()
+    assert loaded.config.arguments == shape
+    images = torch.rand(1, 3, 64, 64)
+    assert torch.equal(loaded(images).pooled, made(images).pooled)
+    with pytest.raises(WeightsError, match="not those of"):
+        build(file, arguments={"depth": 3})
+
+
+@pytest.mark.parametrize("text", ["depth=2", "[2]", '{"depth": [2]}', '{"depth": null}', ""])
+def test_arguments_that_cannot_be_read(tmp_path, state, text):
+    file = write(tmp_path / "w.safetensors", state, {**METADATA, "arguments": text})
+    with pytest.raises(WeightsError, match="a JSON object of numbers"):
+        build(file)
+
+
+def test_a_file_cannot_make_timm_read_another(tmp_path, state):
+    arguments = json.dumps({"checkpoint_path": "/tmp/pickle.pth"})
+    file = write(tmp_path / "w.safetensors", state, {**METADATA, "arguments": arguments})
+    with pytest.raises(InputError, match="checkpoint_path, which is no argument"):
+        build(file)
 
 
 def test_settings_win_over_the_metadata(tmp_path, state):
@@ -248,6 +276,7 @@ def test_the_hub_is_asked_only_when_allowed(monkeypatch, tmp_path, state):
         ("labels (ImageNet-1k)", "supervised", "ImageNet-1k"),
         ("self-supervised (DINO)", "self-supervised", "none"),
         ("text (LAION)", "text-supervised", "unknown"),
+        ("distilled from a network trained with labels", "distilled", "unknown"),
         ("", "unknown", "unknown"),
     ],
 )

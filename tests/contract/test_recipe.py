@@ -1,5 +1,7 @@
 """Every shipped recipe on a folder of a hundred photos, with a tiny network and no other change."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -23,7 +25,12 @@ def hundred(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("name", list(available()))
+def slow_but(quick):
+    marks = {name: () if name in quick else pytest.mark.slow for name in available()}
+    return [pytest.param(name, marks=mark) for name, mark in marks.items()]
+
+
+@pytest.mark.parametrize("name", slow_but({"simclr"}))
 def test_a_hundred_photos_are_enough_for(name, hundred, tmp_path):
     vit = str(load_recipe(name).backbone.name).startswith("vit")
     recipe = load_recipe(name, (*TINY, f"backbone.name={'test_vit' if vit else 'test_resnet'}"))
@@ -36,5 +43,7 @@ def test_a_hundred_photos_are_enough_for(name, hundred, tmp_path):
 
 
 def test_default_folder():
-    assert str(default_folder("my photos/", "gentle")) == "runs/my-photos-gentle"
-    assert str(default_folder("a/shards-{000..010}.tar", "my/own")) == "runs/shards-000-my-own"
+    assert str(default_folder(Path("my photos/"), "gentle")) == "runs/my-photos-gentle"
+    assert (
+        str(default_folder(Path("a/shards-{000..010}.tar"), "my/own")) == "runs/shards-000-my-own"
+    )

@@ -23,6 +23,7 @@ from fieldmark.data.aviary import (
     AviaryConfig,
     draw,
     species,
+    swapped_places,
     write,
 )
 from fieldmark.errors import ConfigError, OutputError
@@ -150,6 +151,81 @@ def test_mark_visible_tells_hidden_marks(aviary):
     assert aviary.mark_visible.max() <= 1 + 1e-5
     assert aviary.mark_visible.min() < 0.7, "no leaf ever hides a mark"
     assert aviary.mark_visible.mean() > 0.9
+
+
+@pytest.fixture(scope="module")
+def swapped() -> tuple[Aviary, Aviary]:
+    """An aviary, and the same birds on the surroundings of other birds."""
+    config = AviaryConfig(species=4, per_species=8, size=64)
+    return draw(config), draw(config, places=swapped_places(config, seed=2))
+
+
+def test_swapped_surroundings_keep_every_pixel_inside_the_bird(swapped):
+    own, moved = swapped
+    assert np.array_equal(own.masks, moved.masks)
+    assert np.array_equal(own.boxes, moved.boxes)
+    assert np.array_equal(own.mark_visible, moved.mark_visible)
+    # At its edge, a pixel shows both the bird and what is behind it.
+    inside = own.masks.copy()
+    for axis in (1, 2):
+        for step in (-2, -1, 1, 2):
+            inside &= np.roll(own.masks, step, axis=axis)
+    assert inside.mean() > 0.1
+    assert np.array_equal(own.images[inside], moved.images[inside])
+
+
+def test_swapped_surroundings_are_those_of_the_other_photo(swapped, monkeypatch):
+    own, moved = swapped
+    differs = (own.images != moved.images).any(axis=3)
+    assert differs[~own.masks].mean() > 0.95
+
+    # Light, noise, leaves in front and where the twig is belong to the bird's photo.
+    def develop(dice, picture, canvas):
+        return (canvas.clip(0, 1) * 255).astype(np.uint8).transpose(0, 2, 3, 1)
+
+    monkeypatch.setattr(module.paint, "expose", develop)
+    monkeypatch.setattr(module.paint, "leaves_in_front", lambda dice, picture: [])
+    monkeypatch.setattr(module.paint, "twig", lambda *_: None)
+    plain, bare = draw(own.config), draw(own.config, places=moved.places)
+    assert np.array_equal(bare.backgrounds, plain.backgrounds[moved.places])
+    assert not np.array_equal(bare.backgrounds, plain.backgrounds)
+
+
+@pytest.mark.parametrize("shape", [(2, 8), (4, 8), (5, 3), (16, 4), (3, 1)])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_places_are_swapped_with_another_species_of_the_same_split(shape, seed):
+    config = AviaryConfig(species=shape[0], per_species=shape[1], size=16)
+    plain = draw(config)
+    assert np.array_equal(plain.places, np.arange(len(plain.images)))
+    places = swapped_places(config, seed)
+    assert sorted(places) == list(range(len(plain.images)))
+    assert (plain.labels[places] != plain.labels).all()
+    assert np.array_equal(plain.test[places], plain.test)
+    assert np.array_equal(places, swapped_places(config, seed))
+
+
+def test_other_seeds_swap_otherwise():
+    config = AviaryConfig(species=4, per_species=32)
+    assert len({tuple(swapped_places(config, seed)) for seed in range(4)}) > 1
+
+
+def test_places_may_come_from_outside_the_aviary_and_must_be_one_per_photo():
+    config = AviaryConfig(species=2, per_species=2, size=16)
+    outside = draw(config, places=np.array([4, 5, 6, 7]))
+    inside = draw(AviaryConfig(species=2, per_species=4, size=16))
+    assert not np.array_equal(outside.images, inside.images[:4])
+    for wrong in (np.arange(3), np.array([0, 1, 2, -1])):
+        with pytest.raises(ConfigError, match=r"one photo number, 0 or more, for each of 4"):
+            draw(config, places=wrong)
+
+
+def test_swapped_photos_do_not_mix_with_others_in_a_folder(tmp_path):
+    config = AviaryConfig(species=2, per_species=2, size=16)
+    moved = draw(config, places=swapped_places(config))
+    write(moved, tmp_path)
+    assert json.loads((tmp_path / "aviary.json").read_text())["places"] == moved.places.tolist()
+    with pytest.raises(OutputError, match="other settings"):
+        write(draw(config), tmp_path)
 
 
 def _colour_statistics(images):

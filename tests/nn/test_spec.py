@@ -5,6 +5,7 @@ import torch
 
 from fieldmark.backbones.backbone import Backbone, BackboneConfig
 from fieldmark.errors import ConfigError, InputError
+from fieldmark.nn.heads import MLPHead, PooledHead
 from fieldmark.nn.spec import EncoderSpec, PostConfig
 from fieldmark.nn.whitening import fit_whitening
 
@@ -51,6 +52,17 @@ def test_rebuilt_from_json_it_computes_the_same(backbone):
     again.load_state_dict(spec.state_dict())
     assert torch.equal(again.eval()(images()), spec(images()))
     assert again.describe() == spec.describe()
+
+
+@torch.no_grad()
+def test_heads_that_ship_are_rebuilt(backbone):
+    head = MLPHead([backbone.dim, 8, backbone.dim], batch_norm=True)
+    spec = EncoderSpec(backbone, inserted=PooledHead.inserted(head)).eval()
+    expected = torch.nn.functional.normalize(head(backbone(images()).pooled))
+    torch.testing.assert_close(spec(images()), expected)
+    again = EncoderSpec.rebuild(json.loads(json.dumps(spec.describe())))
+    again.load_state_dict(spec.state_dict())
+    assert torch.equal(again.eval()(images()), spec(images()))
 
 
 def test_no_path_of_this_machine_is_described(backbone):

@@ -8,6 +8,7 @@ from torch import nn
 
 from fieldmark import storage
 from fieldmark.errors import ArtifactError, OutputError, StorageError
+from fieldmark.nn.bank import PhotoBank
 from fieldmark.training import checkpoint
 
 
@@ -135,6 +136,23 @@ def test_another_network_is_refused(saved):
     folder = saved[0]
     with pytest.raises(ArtifactError, match=r"another network.*of another shape"):
         checkpoint.load_newest(folder, *made(width=5, momentum=0.9))
+
+
+def with_bank(dim, photos=0):
+    net, optimizer = made()
+    net.bank = PhotoBank(dim)
+    net.bank.fill(torch.arange(photos), torch.rand(photos, dim))
+    return net, optimizer
+
+
+def test_what_is_kept_per_photo_may_have_grown(tmp_path):
+    net, optimizer = with_bank(4, photos=6)
+    checkpoint.save(tmp_path, 1, net, optimizer, {})
+    fresh, again = with_bank(4)
+    checkpoint.load_newest(tmp_path, fresh, again)
+    assert torch.equal(fresh.bank.vectors, net.bank.vectors)
+    with pytest.raises(ArtifactError, match=r"of another shape, such as bank.vectors"):
+        checkpoint.load_newest(tmp_path, *with_bank(5))
 
 
 def test_an_unknown_format_is_refused(saved):

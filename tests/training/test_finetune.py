@@ -4,8 +4,10 @@ import torch
 from torch.nn import functional
 
 import tiny
+from fieldmark.backbones.backbone import Backbone, BackboneConfig
 from fieldmark.data.views import BatchSource
 from fieldmark.errors import LabelError
+from fieldmark.methods import METHODS
 from fieldmark.nn.classifier import ClassHead, Classifier
 from fieldmark.nn.spec import EncoderSpec, PostConfig
 from fieldmark.nn.whitening import Whitening
@@ -23,7 +25,7 @@ def objective(labels=LABELS, seed=0, **settings):
     torch.manual_seed(seed)
     head = ClassHead(16, 4, lr_ratio=config.head_rate)
     spec = EncoderSpec(tiny.TinyBackbone(seed=seed))
-    return SupervisedObjective(config, Classifier(spec, head), labels)
+    return SupervisedObjective(config, Classifier(spec, head), labels.clone())
 
 
 def source(rows=np.arange(32), **settings):  # noqa: B008
@@ -145,14 +147,17 @@ def test_views_are_crops_and_flips_unless_colours_are_asked_for():
 
 
 def test_the_classifier_is_a_copy_without_post_processing():
-    from fieldmark.backbones.backbone import Backbone, BackboneConfig
-
     backbone = Backbone.build(BackboneConfig(name="test_resnet", weights="random"), size=32)
     post = PostConfig(whiten_dim=4, flip=True, pooling="gem", gem_power=2.0, crop=0.9)
     spec = EncoderSpec(backbone, post, whitening=Whitening(backbone.token_dim, 4))
+    with torch.no_grad():
+        for parameter in backbone.parameters():
+            parameter.mul_(1.1)  # no longer those that the seed gives
     spec.eval().requires_grad_(False)
     images = torch.rand(3, 3, 32, 32)
-    config = FinetuneConfig(normalization="slow", train_from_stage=1, lr_ratios=(0.5, 1.0))
+    config = FinetuneConfig(
+        normalization="slow", train_from_stage=1, lr_ratios=(0.5, 1.0), head_rate=3.0
+    )
     made = build_classifier(spec, 5, config, seed=3)
     assert made.spec.whitening is None
     assert not made.spec.post.flip
@@ -160,6 +165,7 @@ def test_the_classifier_is_a_copy_without_post_processing():
     settings = made.spec.backbone.config
     assert (settings.normalization, settings.train_from_stage) == ("slow", 1)
     assert settings.lr_ratios == (0.5, 1.0)
+    assert made.head.lr_ratio == 3
     learns = [p.requires_grad for p in made.spec.backbone.parameters()]
     assert any(learns)
     assert not all(learns)
@@ -170,6 +176,23 @@ def test_the_classifier_is_a_copy_without_post_processing():
     again = build_classifier(spec, 5, config, seed=3)
     assert torch.equal(made.head.weight, again.head.weight)
     assert not torch.equal(made.head.weight, build_classifier(spec, 5, config, seed=4).head.weight)
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+def test_what_a_method_exports_can_be_fine_tuned_with_all_its_modules(name):
+    backbone = Backbone.build(BackboneConfig(name="test_resnet", weights="random"), size=64)
+    exported = METHODS[name](tiny.config(name), backbone).exports()
+    spec = exported.get("teacher", exported["student"])
+    made = build_classifier(spec.eval(), 5, FinetuneConfig(), seed=0)
+    assert made.spec.describe()["inserted"] == spec.describe()["inserted"]
+    images = torch.rand(4, 3, 64, 64)
+    with torch.no_grad():
+        embedded = functional.normalize(made.eval().spec.readout(made.spec.features(images)))
+        torch.testing.assert_close(embedded, spec.raw(images))
+    made.train().head.weight.data.normal_()
+    made(images).square().sum().backward()
+    still = [key for key, p in made.named_parameters() if not p.requires_grad or p.grad is None]
+    assert still == []
 
 
 def test_labels_that_fit_no_class_are_refused():

@@ -1,5 +1,6 @@
 import csv
 import json
+from pathlib import Path
 
 import pytest
 
@@ -7,6 +8,7 @@ from fieldmark.cli import app
 from fieldmark.config import merge
 from fieldmark.errors import ConfigError, OutputError
 from fieldmark.methods.mocov2 import MoCoV2
+from fieldmark.training.log import read_metrics
 from fieldmark.workflows import ablate as ablation
 from fieldmark.workflows.ablate import ablate, as_markdown, variants
 from fieldmark.workflows.recipe import load_recipe
@@ -15,12 +17,12 @@ from fieldmark.workflows.train import read_result
 
 SETS = ("train.epochs=1", "health.photos=16", "train.tensorboard=false")
 STUDIES = {
-    "own-keys": {
-        "kept": {"method": {"mask_same_image": False}},
-        "masked": {"method": {"mask_same_image": True}},
+    "temperature": {
+        "cold": {"method": {"temperature": 0.05}},
+        "warm": {"method": {"temperature": 0.2}},
     },
     "contrast": {
-        "with": {"method": {"mask_same_image": True}},
+        "with": {"method": {"temperature": 0.2}},
         "without": {"method": {"name": "none"}},
     },
 }
@@ -50,24 +52,28 @@ def test_every_variant_is_a_run_with_its_own_settings(finished):
         (study, name) for study, names in STUDIES.items() for name in names
     ]
     base = load_recipe("smoke", SETS).dump()
-    for name, tables in STUDIES["own-keys"].items():
-        kept = RunFolder(out / "own-keys" / name / "seed-0").recipe().dump()
+    for name, tables in STUDIES["temperature"].items():
+        kept = RunFolder(out / "temperature" / name / "seed-0").recipe().dump()
         assert kept == merge(base, tables)
     assert RunFolder(out / "contrast" / "without" / "seed-0").recipe().method_name == "none"
 
 
 def test_values_are_those_of_the_runs(finished):
     out, table, _ = finished
-    kept, masked, *_ = table["rows"]
-    result = read_result(out / "own-keys" / "kept" / "seed-0")
+    cold, warm, *_ = table["rows"]
+    result = read_result(out / "temperature" / "cold" / "seed-0")
     for name in ("rank1", "map", "linear"):
-        cell = kept["measures"][name]
+        cell = cold["measures"][name]
         assert cell["value"] == result["trained"][name]
         assert cell["gain"] == result["gain"][name]
         assert cell["interval"] == result["interval"][name]
-        assert table["start"][name] == result["start"][name] == masked["measures"][name]["start"]
+        assert table["start"][name] == result["start"][name] == warm["measures"][name]["start"]
         assert cell["spread"] is None
-    assert kept["measures"] != masked["measures"]
+    losses = [
+        read_metrics(out / "temperature" / name / "seed-0", "train")[-1]["loss"]
+        for name in ("cold", "warm")
+    ]
+    assert losses[0] != losses[1]
 
 
 def test_the_untrained_variant_is_the_start_and_gains_nothing(finished):
@@ -80,9 +86,9 @@ def test_the_untrained_variant_is_the_start_and_gains_nothing(finished):
 
 def test_the_same_settings_under_two_names_are_trained_once(finished):
     out, table, _ = finished
-    _, masked, again, _ = table["rows"]
-    assert again["same_as"] == "own-keys, masked"
-    assert again["measures"] == masked["measures"]
+    _, warm, again, _ = table["rows"]
+    assert again["same_as"] == "temperature, warm"
+    assert again["measures"] == warm["measures"]
     assert not (out / "contrast" / "with").exists()
 
 
@@ -95,18 +101,19 @@ def test_tables(finished):
     out, table, said = finished
     assert json.loads((out / "ablation.json").read_text()) == table
     lines = list(csv.DictReader((out / "ablation.csv").read_text().splitlines()))
-    assert [line["variant"] for line in lines] == ["start", "kept", "masked", "with", "without"]
-    kept = table["rows"][0]["measures"]["map"]
-    assert float(lines[1]["map"]) == pytest.approx(kept["value"], abs=0.005)
-    assert float(lines[1]["map low"]) == pytest.approx(kept["interval"][0], abs=0.005)
+    assert [line["variant"] for line in lines] == ["start", "cold", "warm", "with", "without"]
+    cold = table["rows"][0]["measures"]["map"]
+    assert float(lines[1]["map"]) == pytest.approx(cold["value"], abs=0.005)
+    assert float(lines[1]["map low"]) == pytest.approx(cold["interval"][0], abs=0.005)
     assert lines[4]["map gain"] == ""
     text = (out / "ablation.md").read_text()
     assert text == as_markdown(table)
-    assert f"| kept | {table['rows'][0]['measures']['rank1']['value']:.2f} (" in text
-    assert "| with (= own-keys, masked) |" in text
-    assert any("own-keys, kept, seed 0 (1 of 4)" in line for line in said)
+    assert f"| cold | {table['rows'][0]['measures']['rank1']['value']:.2f} (" in text
+    assert "| with (= temperature, warm) |" in text
+    assert any("temperature, cold, seed 0 (1 of 4)" in line for line in said)
 
 
+@pytest.mark.slow
 def test_again_trains_nothing_and_says_the_same(finished, sample, monkeypatch):
     out, table, _ = finished
     monkeypatch.setattr(MoCoV2, "ablations", STUDIES)
@@ -117,21 +124,42 @@ def test_again_trains_nothing_and_says_the_same(finished, sample, monkeypatch):
     assert {path: path.read_bytes() for path in out.rglob("metrics.jsonl")} == logs
 
 
-def test_seeds_are_averaged_and_the_interval_reaches_over_all(monkeypatch, tmp_path):
-    def made_up(photos, out, recipe, **settings):
-        seed = recipe.train.seed
-        sides = {
-            "start": dict.fromkeys(ablation.MEASURES, 10.0),
-            "trained": dict.fromkeys(ablation.MEASURES, 12.0 + 2 * seed),
-            "gain": dict.fromkeys(ablation.MEASURES, 2.0 + 2 * seed),
-            "interval": {name: [1.0 + seed, 3.0 + 3 * seed] for name in ablation.MEASURES},
-        }
-        return {"verdict": "helped", **sides}
+def test_folders_are_named_for_every_shell():
+    found = [str(ablation._folder(Path("out"), v)) for v in variants("mocov2", studies=["queue"])]
+    assert found == [f"out/queue/{k}" for k in (64, 1024, 4096, 65536)]
+    variant = variants("mocov2")[0]._replace(study="kind of/texts", name="image + 4: -0.5")
+    assert ablation._folder(Path("out"), variant) == Path("out/kind-of-texts/image-+-4--0.5")
 
-    monkeypatch.setattr(ablation, "train", made_up)
-    table = ablate(
-        "mocov2", tmp_path, tmp_path / "out", recipe="smoke", studies=["own-keys"], seeds=2
-    )
+
+def labelled(photos, out, recipe, **settings):
+    seed = recipe.train.seed
+    return {
+        "verdict": "helped",
+        "start": dict.fromkeys(ablation.MEASURES, 10.0),
+        "trained": dict.fromkeys(ablation.MEASURES, 12.0 + 2 * seed),
+        "gain": dict.fromkeys(ablation.MEASURES, 2.0 + 2 * seed),
+        "interval": {name: [1.0 + seed, 3.0 + 3 * seed] for name in ablation.MEASURES},
+    }
+
+
+def unlabelled(photos, out, recipe, **settings):
+    sides = {"start": {"view_recall": 60.0}, "trained": {"view_recall": 70.0}}
+    nothing = dict.fromkeys(ablation.MEASURES)
+    return {
+        "verdict": "not measured",
+        "label_free": {**sides, "gain": 10.0, "interval": [8.0, 12.0]},
+        "start": nothing,
+        "trained": nothing,
+        "gain": {},
+        "interval": {},
+    }
+
+
+def test_seeds_are_averaged_and_the_interval_reaches_over_all(monkeypatch, tmp_path):
+    monkeypatch.setattr(ablation, "train", labelled)
+    settings = {"recipe": "smoke", "studies": ["own-keys"], "seeds": 2}
+    table = ablate("mocov2", tmp_path, tmp_path / "out", **settings)
+    assert len(table["rows"]) == 2
     for row in table["rows"]:
         assert row["seeds"] == 2
         cell = {"value": 13, "spread": 1, "start": 10, "gain": 3, "interval": [1, 6]}
@@ -142,18 +170,15 @@ def test_seeds_are_averaged_and_the_interval_reaches_over_all(monkeypatch, tmp_p
     assert "standard deviation over seeds" in text
 
 
-def test_without_labels_view_recall_is_compared(sample, tmp_path):
-    table = ablate(
-        "mocov2", sample.photos, tmp_path / "out", recipe="smoke", sets=SETS, studies=["own-keys"]
-    )
-    assert list(table["start"]) == ["view_recall"]
-    result = read_result(tmp_path / "out" / "own-keys" / "kept" / "seed-0")["label_free"]
+def test_without_labels_view_recall_is_compared(monkeypatch, tmp_path):
+    monkeypatch.setattr(ablation, "train", unlabelled)
+    table = ablate("mocov2", tmp_path, tmp_path / "out", recipe="smoke", studies=["own-keys"])
+    assert table["start"] == {"view_recall": 60}
     cell = table["rows"][0]["measures"]["view_recall"]
-    assert (cell["value"], cell["start"]) == (
-        result["trained"]["view_recall"],
-        result["start"]["view_recall"],
-    )
-    assert "| variant | view recall |" in as_markdown(table)
+    assert (cell["value"], cell["gain"], cell["interval"]) == (70, 10, [8, 12])
+    text = as_markdown(table)
+    assert "| variant | view recall |" in text
+    assert "| kept | 70.00 (+10.00 [+8.00, +12.00]) |" in text
 
 
 def test_what_cannot_be_compared_is_refused(tmp_path):
@@ -180,11 +205,15 @@ def test_what_a_variant_changes_wins_over_overrides():
     }
 
 
-def test_command_line(sample, tmp_path, monkeypatch, capsys):
-    arguments = ["ablate", "mocov2", sample.photos, "--out", tmp_path / "out", "--recipe", "smoke"]
-    arguments += ["--study", "own-keys", "--epochs", 1, "--set", "health.photos=16"]
-    arguments += ["--set", "train.tensorboard=false", "--device", "cpu"]
+def test_command_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(ablation, "train", labelled)
+    arguments = ["ablate", "mocov2", tmp_path, "--out", tmp_path / "out", "--recipe", "smoke"]
+    arguments += ["--study", "own-keys", "--epochs", 1, "--set", "method.dim=8"]
     monkeypatch.setattr("sys.argv", ["fieldmark", *map(str, arguments), "--json"])
     app.app(standalone_mode=False)
     table = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
     assert [row["variant"] for row in table["rows"]] == ["kept", "masked"]
+    assert table["epochs"] == 1
+    monkeypatch.setattr("sys.argv", ["fieldmark", *map(str, arguments)])
+    app.app(standalone_mode=False)
+    assert "| masked | 12.00 (+2.00 [+1.00, +3.00]) |" in capsys.readouterr().out

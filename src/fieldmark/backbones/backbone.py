@@ -1,5 +1,6 @@
 """Any timm network as pooled features, tokens with their grid, stages and attention."""
 
+import inspect
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,14 @@ from fieldmark.backbones.normalization import (
     reestimate,
 )
 from fieldmark.backbones.provenance import Provenance
-from fieldmark.backbones.tokens import capture_attention, forward_tokens
-from fieldmark.backbones.weights import check_name, find_weights, load_weights, parse_statistics
+from fieldmark.backbones.tokens import attention_layers, capture_attention, forward_tokens
+from fieldmark.backbones.weights import (
+    check_name,
+    find_weights,
+    load_weights,
+    parse_arguments,
+    parse_statistics,
+)
 from fieldmark.config import Config
 from fieldmark.errors import InputError, WeightsError
 from fieldmark.rng import seed_of
@@ -101,6 +108,8 @@ class Backbone(nn.Module):
 
     compute_dtype: torch.dtype | None = None
     """Type that the network's own layers were converted to for inference; None: as they are."""
+    mean: Float[Tensor, "1 3 1 1"]
+    std: Float[Tensor, "1 3 1 1"]
 
     def __init__(
         self, network: nn.Module, config: BackboneConfig, provenance: Provenance, *, size: int
@@ -153,6 +162,9 @@ class Backbone(nn.Module):
             )
         name = check_name(config.name or told or _default_name(config.weights) or "")
         arguments = dict(config.arguments)
+        if weights.file is not None and "arguments" in weights.metadata:
+            told_arguments = parse_arguments(weights.metadata["arguments"], weights.file)
+            arguments = {**told_arguments, **arguments}
         if "pad_type" in weights.metadata:
             arguments.setdefault("pad_type", weights.metadata["pad_type"])
         network = _create(name, arguments, size, config.seed)
@@ -252,7 +264,7 @@ class Backbone(nn.Module):
         Raises:
             InputError: If the network cannot do what is asked.
         """
-        x = (images - self.mean) / self.std  # type: ignore[operator]
+        x = (images - self.mean) / self.std
         if self.compute_dtype is not None:
             x = x.to(self.compute_dtype)
         if attention:
@@ -293,6 +305,11 @@ class Backbone(nn.Module):
             features = last_module(features._replace(stages=features.stages[asked:]))
             features = features._replace(stages=tuple(maps_out[:asked]))
         return features
+
+    @property
+    def attention_blocks(self) -> int:
+        """Number of blocks whose attention can be asked for; 0 where there is none to read."""
+        return len(attention_layers(self.network))
 
     def _run(self, x: Tensor, stages: Sequence[int]) -> tuple[Any, list[Tensor]]:
         if not stages:
@@ -389,6 +406,13 @@ def _default_name(weights: str | None) -> str | None:
 
 def _create(name: str, arguments: dict[str, Any], size: int, seed: int) -> nn.Module:
     """Build a timm network without a classifier, for any image size it allows."""
+    # Weights files and artifacts name arguments too, and timm reads checkpoints (pickles) by them.
+    refused = sorted(set(arguments) & set(inspect.signature(timm.create_model).parameters))
+    if refused:
+        raise InputError(
+            f"backbone.arguments holds {', '.join(refused)}, which is no argument of '{name}' but "
+            "one of timm's loader and never used here; give weights with backbone.weights."
+        )
     config = timm.models.get_pretrained_cfg(name) or timm.models.get_pretrained_cfg(
         name.split(".")[0]
     )

@@ -1,5 +1,6 @@
 """Modules inside a network that timm built: which part makes each stage's map, and the hook on it."""
 
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -84,10 +85,10 @@ def has_insertion(part: nn.Module) -> bool:
 
 @torch.no_grad()
 def find_places(network: nn.Module, size: int, prefix: int) -> list[Place]:
-    """Which part makes each stage's map, found by running the network twice.
+    """Which part makes each stage's map, found by running the network a few times.
 
-    Only parts count that run exactly once both with and without intermediate maps: a hook on them
-    changes both ways alike.
+    Only parts count that run exactly once both with and without intermediate maps, and whose
+    changed output is the map: a hook on them changes both ways alike.
 
     Args:
         network: Has ``forward_features``; the result is empty without ``forward_intermediates``.
@@ -104,33 +105,67 @@ def find_places(network: nn.Module, size: int, prefix: int) -> list[Place]:
     like = next(network.parameters())
     # Not an empty image: its maps would be alike in all directions.
     image = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0)).to(like)
+
+    def run() -> list[Tensor]:
+        return network.forward_intermediates(image, intermediates_only=True)  # type: ignore[operator]
+
     try:
         _, once = _outputs(network, lambda: network.forward_features(image))  # type: ignore[operator]
-        maps, again = _outputs(
-            network,
-            lambda: network.forward_intermediates(image, intermediates_only=True),  # type: ignore[operator]
-        )
+        maps, again = _outputs(network, run)
+        # The outermost of several parts that hand on the same tensor returns last.
+        found = [
+            [
+                Place(name, kind)
+                for name, output in reversed(once.items())
+                if name in again and (kind := _layout(output, stage, prefix)) is not None
+            ]
+            for stage in maps
+        ]
+        while all(found):
+            wrong = _not_leading(network, run, [candidates[0] for candidates in found], prefix)
+            if not wrong:
+                return [candidates[0] for candidates in found]
+            for index in wrong:
+                found[index].pop(0)
     finally:
         for part, training in mode.items():
             part.training = training
-    places = []
-    for index, stage in enumerate(maps):
-        found = [
-            Place(name, kind)
-            for name, output in once.items()
-            if name in again and (kind := _layout(output, stage, prefix)) is not None
-        ]
-        if not found:
-            raise InputError(
-                f"no part of this network makes the map of stage {index} alone, so nothing can be "
-                "inserted there; use a network such as resnet50, mobilenetv2_100 or convnext_tiny."
-            )
-        # The outermost of several that hand on the same tensor: it returns last.
-        places.append(found[-1])
-    return places
+    raise InputError(
+        f"no part of this network makes the map of stage {found.index([])} alone, so nothing can "
+        "be inserted between its stages; use a network such as resnet50, mobilenetv2_100 or "
+        "convnext_tiny."
+    )
 
 
-def _outputs(network: nn.Module, run: Any) -> tuple[Any, dict[str, Tensor]]:
+def _not_leading(
+    network: nn.Module, run: Callable[[], list[Tensor]], places: list[Place], prefix: int
+) -> list[int]:
+    """Stages whose map stays as it was when the part's output is changed."""
+    made: dict[str, Tensor] = {}
+    hooks = []
+
+    def watch(name: str) -> None:
+        def change(part: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+            made[name] = output + 1
+            return made[name]
+
+        hooks.append(network.get_submodule(name).register_forward_hook(change))
+
+    for name in {place.part for place in places}:
+        watch(name)
+    try:
+        maps = run()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [
+        index
+        for index, (place, stage) in enumerate(zip(places, maps, strict=True))
+        if _layout(made[place.part], stage, prefix) is None
+    ]
+
+
+def _outputs(network: nn.Module, run: Callable[[], Any]) -> tuple[Any, dict[str, Tensor]]:
     """Tensors made by parts that ran once, by name, in the order in which they returned."""
     made: dict[str, Tensor] = {}
     calls: dict[str, int] = {}

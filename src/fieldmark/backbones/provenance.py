@@ -5,7 +5,7 @@ from typing import Literal
 
 from fieldmark.config import Config
 
-How = Literal["supervised", "self-supervised", "text-supervised", "random", "unknown"]
+How = Literal["supervised", "self-supervised", "text-supervised", "distilled", "random", "unknown"]
 
 _LICENCES = re.compile(
     r"(Apache-2\.0|MIT|BSD-[23]-Clause|CC0-1\.0|CC-BY(?:-NC)?(?:-SA)?(?:-ND)?-\d\.\d)",
@@ -81,13 +81,14 @@ def provenance_from_metadata(metadata: dict[str, str], source: str, sha256: str)
     """Read what a weights file says about itself.
 
     Args:
-        metadata: The safetensors header's free text entries. Understood: ``supervision``,
-            ``data``, ``licence`` or ``license``, ``labels_seen``, ``source``.
+        metadata: The safetensors header's free text entries. Understood: ``supervision`` (labels,
+            self-supervised, text, distilled or random, with more words), ``data``, ``licence`` or
+            ``license``, ``labels_seen`` (of a distilled network: its teacher's), ``source``.
         source: File name, used when the metadata names no source.
         sha256: Hash of the file.
     """
     supervision = metadata.get("supervision", "")
-    how = _how(supervision)
+    how: How = "distilled" if "distil" in supervision.lower() else _how(supervision)
     inside = re.search(r"\(([^)]*)\)", supervision)
     data = metadata.get("data") or (inside.group(1) if inside else "unknown")
     told = metadata.get("licence") or metadata.get("license")

@@ -12,29 +12,43 @@ from torch import Tensor, nn
 from fieldmark.errors import InputError
 
 
+def attention_layers(network: nn.Module) -> list[Any]:
+    """The attention of each block, where it can be read; none for other networks."""
+    stack = getattr(network, "blocks", None)
+    if not isinstance(stack, (nn.Sequential, nn.ModuleList)):
+        return []
+    layers = [getattr(block, "attn", None) for block in stack]
+    readable = all(isinstance(getattr(a, "attn_drop", None), nn.Module) for a in layers)
+    return layers if readable else []
+
+
 @contextlib.contextmanager
 def capture_attention(
-    network: nn.Module, blocks: Sequence[int], name: str
+    network: nn.Module,
+    blocks: Sequence[int],
+    name: str,
+    *,
+    reduce: Callable[[Tensor], Tensor] | None = None,
 ) -> Iterator[Callable[[], list[Tensor]]]:
     """Record attention of some blocks while the context is open.
 
     Fused attention never forms the matrix, so it is switched off for those blocks.
 
+    Args:
+        network: A vision transformer.
+        blocks: Which blocks, negative from the end.
+        name: The network's name, for the error text.
+        reduce: Applied to each map as it comes, so that not all of them stay in memory.
+
     Yields:
-        A function that returns the maps, [B heads S S] each, in the order asked for.
+        A function that returns the maps, [B heads S S] each unless reduced, in the order asked for.
 
     Raises:
         InputError: If the network has no such blocks.
     """
-    stack = getattr(network, "blocks", None)
-    count = len(stack) if isinstance(stack, (nn.Sequential, nn.ModuleList)) else 0
-    layers = (
-        [getattr(block, "attn", None) for block in stack] if stack is not None and count else []
-    )
-    usable = bool(layers) and all(
-        isinstance(getattr(a, "attn_drop", None), nn.Module) for a in layers
-    )
-    if not usable:
+    layers = attention_layers(network)
+    count = len(layers)
+    if not layers:
         raise InputError(
             f"'{name}' has no attention to return; ask a vision transformer such as "
             "vit_small_patch16_224, or leave attention empty."
@@ -48,7 +62,7 @@ def capture_attention(
         attention: Any = layers[index]
 
         def keep(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            found[index] = inputs[0]
+            found[index] = inputs[0] if reduce is None else reduce(inputs[0])
 
         undo.append(attention.attn_drop.register_forward_pre_hook(keep).remove)
         if hasattr(attention, "fused_attn"):

@@ -54,8 +54,9 @@ class Weights(NamedTuple):
 def read_metadata(path: Path) -> dict[str, str]:
     """Read the free text entries of a safetensors header, after checking that the file is whole.
 
-    Understood elsewhere: ``arch`` (timm name), ``pad_type``, ``mean``, ``std`` (comma-separated,
-    in [0, 1]), ``supervision``, ``data``, ``licence``, ``labels_seen``, ``source``.
+    Understood elsewhere: ``arch`` (timm name), ``pad_type``, ``arguments`` (of timm's constructor,
+    a JSON object of plain values), ``mean``, ``std`` (comma-separated, in [0, 1]), ``supervision``,
+    ``data``, ``licence``, ``labels_seen``, ``source``.
 
     Raises:
         WeightsError: If the file is absent, is no safetensors file (HTML, pickle, anything) or is
@@ -347,3 +348,23 @@ def parse_statistics(text: str, key: str, path: Path) -> tuple[float, float, flo
             "such as 0.485,0.456,0.406. Set backbone.mean and backbone.std instead."
         )
     return values[0], values[1], values[2]
+
+
+def parse_arguments(text: str, path: Path) -> dict[str, bool | int | float | str]:
+    """Read ``{"depth": 6}`` from a file's metadata.
+
+    Raises:
+        WeightsError: If it is not a JSON object of plain values.
+    """
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or not all(
+        isinstance(value, (bool, int, float, str)) for value in found.values()
+    ):
+        raise WeightsError(
+            f"the metadata of {path.name} says arguments = {text!r}; a JSON object of numbers, "
+            'words and true or false is needed, such as {"depth": 6}. Set backbone.arguments instead.'
+        )
+    return found

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def command(
     photos: Photos,
-    recipe: RecipeName = "gentle",
+    recipe: RecipeName = "fieldmark",
     weights: Weights = None,
     probe: Probe = None,
     epochs: Epochs = None,
@@ -31,7 +31,7 @@ def command(
 ) -> None:
     """Say what a run would cost: images, steps, time from a 10-second trial, memory, disk.
 
-    Example: `fieldmark plan photos/ --recipe gentle --weights start.safetensors`
+    Example: `fieldmark plan photos/ --weights start.safetensors`
     """
     from fieldmark.workflows.recipe import load_recipe
 

@@ -9,7 +9,7 @@ from fieldmark.cli.train import Photos, RecipeName, Sets, Size, overrides
 
 def command(
     photos: Photos,
-    recipe: RecipeName = "gentle",
+    recipe: RecipeName = "fieldmark",
     out: Annotated[Path, typer.Option(help="Image to write: .png, .jpg or .webp.")] = Path(
         "preview.png"
     ),

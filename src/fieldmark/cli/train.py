@@ -38,7 +38,7 @@ def command(
             help="Folder of the run; give it again to continue. Default: runs/PHOTOS-RECIPE."
         ),
     ] = None,
-    recipe: RecipeName = "gentle",
+    recipe: RecipeName = "fieldmark",
     weights: Weights = None,
     probe: Probe = None,
     epochs: Epochs = None,
@@ -111,7 +111,12 @@ def overrides(
     """Settings that have an option of their own, in the form of a recipe."""
     data: dict[str, Any] = {}
     if weights is not None:
-        data.setdefault("backbone", {})["weights"] = weights
+        from fieldmark.backbones.weights import read_metadata
+
+        file = Path(weights).expanduser()
+        # A file that names its network stands in for the recipe's network; --set still wins.
+        told = read_metadata(file).get("arch") if file.is_file() else None
+        data["backbone"] = {"weights": weights, **({"name": told} if told else {})}
     if epochs is not None:
         data.setdefault("train", {})["epochs"] = epochs
     if seed is not None:

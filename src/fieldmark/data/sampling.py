@@ -105,6 +105,23 @@ class MultiView(Config):
         return tuple(spec for spec in self.specs for _ in range(spec.count))
 
 
+def byol_views(size: int, smallest_crop: float) -> MultiView:
+    """Two distributions: always blurred; seldom blurred and sometimes solarized.
+
+    Args:
+        size: Side of the views, in pixels.
+        smallest_crop: As a share of the photo.
+
+    Source:
+        Grill et al. 2020, arXiv:2006.07733, Table 6; colours as in MoCo v3 and LoDisc.
+    """
+    common = ViewSpec(size=size, scale=(smallest_crop, 1.0), saturation=0.2, hue=0.1)
+    second = {"blur": 0.1, "solarize": 0.2}
+    return MultiView(
+        specs=(common.model_copy(update={"blur": 1.0}), common.model_copy(update=second))
+    )
+
+
 class Crops(NamedTuple):
     """Where each view is cut, in whole pixels of the stored photo."""
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from fieldmark import runtime
 from fieldmark.backbones.backbone import Backbone
 from fieldmark.config import Config
-from fieldmark.data.sampling import MultiView, ViewSpec
+from fieldmark.data.sampling import MultiView, byol_views
 from fieldmark.methods.method import Method, Summary
 from fieldmark.nn.heads import MLPHead
 from fieldmark.nn.losses import batch_contrast, normalize
@@ -77,15 +77,7 @@ class MoCoV3(Method):
     @classmethod
     def views(cls, config: Any, size: int) -> MultiView:
         """BYOL's two distributions: always blurred; seldom blurred and sometimes solarized."""
-        common = ViewSpec(
-            count=1, size=size, scale=(config.smallest_crop, 1.0), saturation=0.2, hue=0.1
-        )
-        return MultiView(
-            specs=(
-                common.model_copy(update={"blur": 1.0}),
-                common.model_copy(update={"blur": 0.1, "solarize": 0.2}),
-            )
-        )
+        return byol_views(size, config.smallest_crop)
 
     def forward(self, batch: Batch, progress: Progress) -> LossOutput:
         """Algorithm 1: ``ctr(q1, k2) + ctr(q2, k1)``."""

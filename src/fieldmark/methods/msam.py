@@ -23,10 +23,8 @@ from fieldmark.nn.queue import KeyQueue
 from fieldmark.nn.spec import EncoderSpec
 from fieldmark.types import Batch, LossOutput, Progress, View
 
-PRINTED = {
-    "update": "printed", "sign": "printed", "anchor": "momentum", "include_positive": False,
-    "module": "stem",
-}  # fmt: skip
+PRINTED: dict[str, Any] = {"update": "printed", "sign": "printed", "anchor": "momentum"}
+PRINTED |= {"include_positive": False, "module": "stem"}
 
 
 class MSAMConfig(Config):
@@ -60,8 +58,6 @@ class MSAMConfig(Config):
     """Swap the two views and average; twice the cost."""
     dim: int = Field(default=128, ge=2)
     """Width of the compared features."""
-    hidden: int = Field(default=0, ge=0)
-    """Width of the head's hidden layer; 0: that of the backbone's feature."""
     temperature: float = Field(default=0.1, gt=0)
     """Softmax temperature."""
     momentum: float = Field(default=0.999, ge=0, le=1)
@@ -70,16 +66,14 @@ class MSAMConfig(Config):
     @model_validator(mode="before")
     @classmethod
     def _as_printed(cls, data: Any) -> Any:
-        printed = isinstance(data, dict) and data.get("faithful")
-        return {**PRINTED, **data} if printed else data
+        return {**PRINTED, **data} if isinstance(data, dict) and data.get("faithful") else data
 
 
 class MSAM(Method):
     """Each view finds its photo's other view; scales are weighed anew for each image."""
 
     config_type = MSAMConfig
-    # The modules' batch-norm, and in_batch negatives.
-    batch_coupled = True
+    batch_coupled = True  # by the modules' batch-norm, and by in_batch negatives
     synced_statistics = True
     summary = Summary(
         idea="momentum contrast with 64 negatives; maps of four scales inside the encoder, weighed per image",
@@ -102,15 +96,16 @@ class MSAM(Method):
     def __init__(self, config: MSAMConfig, backbone: Backbone) -> None:
         super().__init__(config, backbone)
         insert_msam(backbone, config.module, config.stages, per_channel=config.per_channel)
-        self.head = MLPHead((backbone.dim, config.hidden or backbone.dim, config.dim))
+        self.head = MLPHead((backbone.dim, backbone.dim, config.dim))
         self.teacher = frozen_copy(backbone)
         self.teacher_head = frozen_copy(self.head)
         self.queue = KeyQueue(config.queue_size, config.dim)
 
     @classmethod
     def views(cls, config: Any, size: int) -> MultiView:
-        """The paper's crops, flips and colours, in MoCo v2's strengths: it gives none."""
-        return MultiView(specs=(ViewSpec(count=2, size=size, scale=(0.2, 1.0), hue=0.1),))
+        """Crops, flips and colours, as the paper names; their strength is MoCo v2's."""
+        spec = ViewSpec(count=2, size=size, scale=(0.2, 1.0), hue=0.1, gray=0, blur=0)
+        return MultiView(specs=(spec,))
 
     def forward(self, batch: Batch, progress: Progress) -> LossOutput:
         """``-log(e^{s(q,k)/T} / (e^{s(q,k)/T} + sum_j e^{s(q,k_j)/T}))``, as repaired."""
@@ -132,8 +127,8 @@ class MSAM(Method):
         negatives, own = self.queue.keys, None
         if config.negatives == "in_batch":
             negatives = runtime.gather(key)
-            row = torch.arange(len(key), device=key.device) + runtime.rank() * len(key)
-            own = row[:, None] == torch.arange(len(negatives), device=key.device)
+            own = torch.eye(len(negatives), dtype=torch.bool, device=key.device)
+            own = own[runtime.rank() * len(key) :][: len(key)]
         anchor, other = (query, key) if config.anchor == "query" else (key, query)
         loss = info_nce(
             anchor, other, negatives, config.temperature,

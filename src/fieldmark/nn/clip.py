@@ -5,8 +5,9 @@ exporting and every other method work without them. Files of code are never run 
 read.
 """
 
+import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -168,7 +169,7 @@ class TransformersTeacher(FrozenTeacher):
             raise WeightsError(f"there is no folder {place} (text teacher). {HOW_TO_GET}")
         found = str(folder or place)
         here = folder is not None or offline()
-        with explained(f"transformers:{place}"):
+        with explained(f"transformers:{place}"), _quiet(transformers):
             # Files of code are never run (trust_remote_code) and pickles never read.
             network = transformers.AutoModel.from_pretrained(
                 found, local_files_only=here, use_safetensors=True, trust_remote_code=False
@@ -191,6 +192,18 @@ class TransformersTeacher(FrozenTeacher):
             teacher_norm=teacher_norm,
             squash=not getattr(images, "do_center_crop", None),
         )
+
+
+@contextlib.contextmanager
+def _quiet(transformers: Any) -> Iterator[None]:
+    """Without transformers' own progress bar: a library says nothing."""
+    bars = transformers.utils.logging.is_progress_bar_enabled()
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if bars:
+            transformers.utils.logging.enable_progress_bar()
 
 
 def _pooled(output: Any) -> Tensor:

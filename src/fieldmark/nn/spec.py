@@ -13,13 +13,15 @@ from fieldmark.backbones.provenance import Provenance
 from fieldmark.config import Config
 from fieldmark.errors import InputError
 from fieldmark.nn.attention import MaxOutAttention
+from fieldmark.nn.heads import PooledHead
 from fieldmark.nn.msam import MSAMBlock, MSAMPyramid, MSAMStem
 from fieldmark.nn.readout import Pooling, Readout
 from fieldmark.nn.whitening import Whitening, normalise
 from fieldmark.types import Features
 
 INSERTED: dict[str, Callable[..., nn.Module]] = {
-    module.kind: module for module in (MSAMBlock, MSAMPyramid, MSAMStem, MaxOutAttention)
+    module.kind: module
+    for module in (MSAMBlock, MSAMPyramid, MSAMStem, MaxOutAttention, PooledHead)
 }
 """Modules that a method may put into a backbone (``Backbone.insert``) or between backbone and
 readout, where each maps Features to Features, by ``kind``; built from the plain settings that it

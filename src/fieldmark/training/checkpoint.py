@@ -265,7 +265,17 @@ def _restore_method(path: Path, method: nn.Module) -> None:
         method.make_room(tensors)
     own = method.state_dict()
     missing, unknown = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
-    other = [name for name in own.keys() & tensors.keys() if own[name].shape != tensors[name].shape]
+    # What is kept per photo has the length that the run gave it.
+    grown = {
+        f"{name}.{key}"
+        for name, part in method.named_modules()
+        for key in getattr(part, "any_length", ())
+    }
+    other = [
+        name
+        for name in own.keys() & tensors.keys()
+        if own[name].shape[name in grown :] != tensors[name].shape[name in grown :]
+    ]
     if missing or unknown or other:
         example = (missing or unknown or sorted(other))[0]
         raise ArtifactError(

@@ -9,6 +9,7 @@ OUT/
 import csv
 import io
 import logging
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -103,7 +104,7 @@ def ablate(
                 say(f"{variant.study}, {variant.name}, seed {seed} ({done + 1} of {len(wanted)})")
                 made = _seeded(variant.recipe, seed)
                 # The same settings under two names are trained once.
-                folder = out / twin.study / twin.name / f"seed-{seed}"
+                folder = _folder(out, twin) / f"seed-{seed}"
                 kept = read_result(folder) if twin is not variant else None
                 result = kept or _run(made, folder, photos, out, probe, device, progress, say)
                 if result is not None:
@@ -179,6 +180,11 @@ def _claim(out: Path) -> None:
     storage.make_folder(out)
     if not (out / _RUN).is_file():
         storage.write_json(out / _RUN, {"fieldmark": __version__, "rows": []})
+
+
+def _folder(out: Path, variant: Variant) -> Path:
+    study, name = (re.sub(r"[^\w.+-]+", "-", text) for text in (variant.study, variant.name))
+    return out / study / name
 
 
 def _run(

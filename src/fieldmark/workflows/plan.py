@@ -117,6 +117,6 @@ def _notes(recipe: Recipe, photos: int, how: str) -> list[str]:
     if recipe.backbone.normalization == "train" and how != "random":
         notes.append(
             "batch-norm in train mode made pretrained starts worse in early trials; "
-            "the recipe 'gentle' freezes it."
+            "the recipes 'fieldmark' and 'gentle' freeze it."
         )
     return notes

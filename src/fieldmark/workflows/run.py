@@ -31,7 +31,7 @@ def default_folder(photos: Path, recipe: str) -> Path:
     The same photos and recipe give the same folder, so the same command continues its run.
     """
     name = Path(photos).resolve().name.split(".")[0]
-    return Path("runs") / re.sub(r"[^\w-]+", "-", f"{name}-{recipe}").strip("-")
+    return Path("runs") / re.sub(r"\W+", "-", f"{name}-{recipe}").strip("-")
 
 
 class RunFolder:

@@ -1,0 +1,144 @@
+"""The house method: a photo seen small is to say what the start says of it seen large.
+
+The frozen start looks at each photo several times at a larger input, and mirrored; the mean of its
+embeddings in a space whitened by instance LDA is what the student must find from one crop at the
+small input. Fieldmark's own; docs/methods.md says where it comes from.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from pydantic import Field
+from torch import Tensor
+
+from fieldmark import rng
+from fieldmark.backbones.backbone import Backbone
+from fieldmark.config import Config
+from fieldmark.data.sampling import MultiView, ViewSpec
+from fieldmark.data.views import ViewMaker
+from fieldmark.methods.method import Method, Summary
+from fieldmark.nn.bank import PhotoBank
+from fieldmark.nn.inference import Runner
+from fieldmark.nn.losses import normalize
+from fieldmark.nn.momentum import frozen_copy
+from fieldmark.nn.spec import EncoderSpec
+from fieldmark.nn.whitening import Whitening, fit_instance_lda
+from fieldmark.types import Batch, LossOutput, Progress
+
+
+class HouseConfig(Config):
+    """Settings of the house method."""
+
+    teacher_scale: float = Field(default=1.75, ge=1)
+    """Input of the teacher, as a multiple of the student's: 224 px for 128."""
+    looks: int = Field(default=4, ge=2)
+    """Crops of each photo that the teacher sees, each of them mirrored too."""
+    look_scale: tuple[float, float] = (0.3, 1.0)
+    """Smallest and largest crop of the teacher, as share of the photo's area."""
+    crop_scale: tuple[float, float] = (0.6, 1.0)
+    """The same for the student: near to how photos are embedded later."""
+    dim: int = Field(default=512, ge=2)
+    """Directions of the whitened space that embeddings are compared in."""
+    power: float = Field(default=0.5, ge=0, le=1)
+    """Exponent of the whitening; 0.5 whitens fully."""
+    fit_photos: int = Field(default=4_000, ge=2)
+    """Photos that the whitening is fitted on, at most."""
+
+
+class House(Method):
+    """Small crops of a photo find the frozen start's embedding of the same photo seen large."""
+
+    config_type = HouseConfig
+    summary = Summary(
+        idea="the network at its small input learns to say what it says of the photo seen large",
+        needs="a start that is worth keeping; no more memory than the start twice; small batches do",
+        when="first, whenever there are trained weights; not from random ones",
+        paper="fieldmark's own, benchmarks/house",
+    )
+    config: HouseConfig
+
+    def __init__(self, config: HouseConfig, backbone: Backbone) -> None:
+        super().__init__(config, backbone)
+        self.teacher = frozen_copy(backbone)
+        self.whitening = Whitening(backbone.dim, config.dim)
+        self.bank = PhotoBank(config.dim)
+
+    @classmethod
+    def views(cls, config: Any, size: int) -> MultiView:
+        """Two crops; colours stay as they are, for they tell look-alikes apart."""
+        return MultiView(specs=(_crops(config.crop_scale, 2, size),))
+
+    def start_epoch(self, progress: Progress, photos: Any) -> None:
+        """Ask the teacher about every photo, once in a run."""
+        if len(self.bank):
+            return
+        device = photos.maker.device
+        size = round(self.config.teacher_scale * self.backbone.size)
+        views = MultiView(specs=(_crops(self.config.look_scale, self.config.looks, size),))
+        seed = rng.seed_of("house", "teacher", photos.seed)
+        maker = ViewMaker(
+            photos.maker.store, views, seed=seed, device=device, products=torch.bfloat16
+        )
+        runner = Runner(EncoderSpec(self.teacher), device)
+        order = np.argsort(rng.mix("house", "fit", photos.seed, photos.rows), kind="stable")
+        first, rest = np.split(photos.rows[order], [self.config.fit_photos])
+        looks = torch.cat([_look(runner, maker, part) for part in _chunks(first)])
+        fitted = fit_instance_lda(looks, self.config.dim, self.config.power)
+        self.whitening.mean.copy_(fitted.mean)
+        # Few photos span few directions; the others stay empty.
+        self.whitening.projection.zero_()
+        self.whitening.projection[:, : fitted.projection.shape[1]] = fitted.projection
+        targets = [self._centre(looks)]
+        targets += [self._centre(_look(runner, maker, part)) for part in _chunks(rest)]
+        self.bank.fill(torch.from_numpy(photos.rows[order]), torch.cat(targets))
+
+    def forward(self, batch: Batch, progress: Progress) -> LossOutput:
+        """One minus the cosine between each crop's embedding and the teacher's of its photo."""
+        pooled = self.backbone(torch.cat([view.images for view in batch.views])).pooled
+        target = self._target(batch)
+        with torch.autocast(pooled.device.type, enabled=False):
+            found = self._whiten(pooled).unflatten(0, (len(batch.views), -1))
+            loss = (1 - (found * target).sum(-1)).mean()
+        return LossOutput(loss, {})
+
+    @torch.no_grad()
+    def _target(self, batch: Batch) -> Float[Tensor, "B K"]:
+        if len(self.bank):
+            return self.bank.of(batch.rows)
+        # Outside a run, as when the loop times one step, the crops themselves are all there is.
+        looks = [self.teacher(view.images).pooled for view in batch.views]
+        with torch.autocast(looks[0].device.type, enabled=False):
+            return self._centre(normalize(torch.stack(looks, 1)))
+
+    def _whiten(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B K"]:
+        """Unit vectors in the whitened space."""
+        x = normalize(x)
+        return normalize((x - self.whitening.mean.to(x)) @ self.whitening.projection.to(x))
+
+    def _centre(self, looks: Float[Tensor, "B V D"]) -> Float[Tensor, "B K"]:
+        return normalize(self._whiten(looks.to(self.whitening.mean.device)).mean(1))
+
+    def exports(self) -> dict[str, EncoderSpec]:
+        """The student; the teacher is the start."""
+        return {"student": EncoderSpec(self.backbone)}
+
+
+def _crops(scale: tuple[float, float], count: int, size: int) -> ViewSpec:
+    return ViewSpec(
+        count=count, size=size, scale=scale, jitter_probability=0, hue=0, gray=0, blur=0
+    )
+
+
+def _chunks(rows: Int[np.ndarray, " N"]) -> list[Int[np.ndarray, " _"]]:
+    return [rows[begin : begin + 32] for begin in range(0, len(rows), 32)]
+
+
+def _look(runner: Runner, maker: ViewMaker, rows: Int[np.ndarray, " B"]) -> Float[Tensor, "B V D"]:
+    """Unit vectors of every look at some photos, each averaged with its mirror image's."""
+    parts = []
+    for view in maker.make(rows, 0):
+        both = runner(view.images) + runner(view.images.flip(3))
+        parts.append(normalize(both).cpu())
+    return torch.stack(parts, 1)
