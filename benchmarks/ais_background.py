@@ -85,7 +85,9 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     """Train one variant and measure it."""
     torch.set_num_threads(1)
     began = time.process_time()
-    recipe = load_recipe("demo", (f"train.epochs={job['epochs']}", f"train.seed={job['seed']}"))
+    sets = [f"train.epochs={job['epochs']}", f"train.seed={job['seed']}"]
+    sets.append(f"views.override.scale=[{job['smallest_crop']}, 1.0]")
+    recipe = load_recipe("demo", sets)
     usual, swapped = aviaries(job["per_species"])
     extra = {"ais": False}
     if job["ais"]:
@@ -129,11 +131,13 @@ def main() -> None:
     parser.add_argument("--per-species", type=int, default=96)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--weights", type=float, nargs="+", default=[1.2])
+    parser.add_argument("--smallest-crop", type=float, default=0.4, help="share of the photo")
+    parser.add_argument("--name", default="ais_background", help="of the JSON")
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
     jobs = [
         {"ais": weight, "seed": seed, "epochs": options.epochs, "teacher": options.teacher,
-         "per_species": options.per_species}
+         "per_species": options.per_species, "smallest_crop": options.smallest_crop}
         for seed in range(options.seeds)
         for weight in (0.0, *options.weights)
     ]  # fmt: skip
@@ -141,7 +145,7 @@ def main() -> None:
         runs = list(pool.map(run, jobs))
     result = {"places_per_species": PLACES, "runs": runs}
     print(json.dumps(result, indent=1))
-    print(record("ais_background", result))
+    print(record(options.name, result))
 
 
 if __name__ == "__main__":

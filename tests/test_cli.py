@@ -90,7 +90,10 @@ def test_train_without_out_says_where_the_run_goes(run, photos, tmp_path, monkey
         (["train", "EMPTY", "--out", "NEW", "--recipe", "smoke"], "no photo in"),
         (["train", "ABSENT", "--out", "NEW", "--recipe", "smoke"], "ABSENT"),
         (["train", "PHOTOS", "--out", "NEW", "--recipe", "smok"], "did you mean 'smoke'"),
-        (["train", "PHOTOS", "--out", "NEW", "--set", "method.temprature=1"], "temperature"),
+        (
+            ["train", "PHOTOS", "--out", "NEW", "--recipe", "smoke", "--set", "method.temprature=1"],
+            "temperature",
+        ),
         (["train", "PHOTOS", "--out", "FILE", "--recipe", "smoke"], "is a file"),
         (["train", "PHOTOS", "--out", "PHOTOS", "--recipe", "smoke"], "not empty"),
         (["train", "PHOTOS", "--out", "NEW", "--recipe", "smoke", "--probe", "FILE"], "FILE"),

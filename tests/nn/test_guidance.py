@@ -154,6 +154,21 @@ def test_faithful_divergence_by_hand(resnet):
     assert found.item() == pytest.approx(expected / 3, abs=1e-10)
 
 
+def test_coupled_divergence_by_hand(resnet):
+    """The target is rescaled in each photo; the fitted map is the encoder's own attention."""
+    part = guided("coupled_feat", resnet)
+    total, passes = passed(resnet, torch.rand(3, 3, 64, 64).double())
+    weights = torch.rand(3, 4).double()
+    found = part(total, passes, [weights], resnet).loss
+    target = coarsen(guidance_maps(total, passes, ["image"], resnet)[0][0], (2, 2)).flatten(1)
+    expected = 0.0
+    for g, a in zip(target, weights, strict=True):
+        p = ((g - g.min()) / (g.max() - g.min()) / 0.4).softmax(0)
+        q = (a / 0.4).softmax(0)
+        expected += (p * (p / q).log()).sum().item()
+    assert found.item() == pytest.approx(expected / 3, abs=1e-9)
+
+
 def test_shared_norm_is_the_one_that_is_given(resnet):
     part = guided("faithful", resnet, shared_norm=True)
     assert part.norm is None
