@@ -7,6 +7,7 @@ was killed and continued, give the same bytes. Wall-clock times are in ``timing.
 import contextlib
 import importlib.util
 import json
+import logging
 import os
 import secrets
 from pathlib import Path
@@ -18,6 +19,9 @@ from fieldmark.training.config import TrainConfig
 
 METRICS = "metrics.jsonl"
 TIMING = "timing.jsonl"
+
+
+_log = logging.getLogger("fieldmark")
 
 
 class RunPlan(NamedTuple):
@@ -65,7 +69,11 @@ class Observer:
         """A checkpoint is durable."""
 
     def note(self, text: str) -> None:
-        """Something the user should know, as one or two sentences."""
+        """Something the user should know, as one or two sentences.
+
+        Goes to the log unless somebody shows it.
+        """
+        _log.warning(text)
 
 
 class MetricsLog:

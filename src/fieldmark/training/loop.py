@@ -1,6 +1,5 @@
 """The loop. It knows batches, a loss, an optimiser and checkpoints, and nothing of any method."""
 
-import logging
 import signal
 import time
 from contextlib import ExitStack
@@ -29,7 +28,6 @@ from fieldmark.types import Batch, LossOutput, Progress, move_batch
 __all__ = ["FitResult", "GuardConfig", "Source", "TrainConfig", "fit", "trial"]
 
 _CHECKPOINTS = "checkpoints"
-_log = logging.getLogger("fieldmark")
 
 
 @runtime_checkable
@@ -299,7 +297,6 @@ class _Run:
 
     def _note(self, text: str) -> None:
         self.notes.append(text)
-        _log.warning(text)
         self.observer.note(text)
 
     # Steps
