@@ -75,7 +75,8 @@ class OpenClipTeacher(FrozenTeacher):
                     f"got 'open_clip:{place}'. {HOW_TO_GET}"
                 )
             # create_model reads from the folder how images are normalised.
-            file, settings, name = only_safetensors(folder), {}, f"local-dir:{folder}"
+            settings: dict[str, Any] = {}
+            file, name = only_safetensors(folder), f"local-dir:{folder}"
         else:
             if model not in open_clip.list_models():
                 raise WeightsError(
