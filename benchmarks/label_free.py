@@ -1,7 +1,7 @@
 """Which measure that needs no labels tells training that helped from training that hurt?
 
-Every encoder of the given run folders is looked at on unlabelled train photos of its run; the truth
-is the run's own gain over its start on labelled test photos. Nothing is chosen on one data set
+Every encoder of the given run folders is looked at on photos that it was not trained on (the test
+photos, without their labels); the truth is the run's own gain over its start by their labels. Nothing is chosen on one data set
 and judged on the same: criteria with fitted weights are judged leave-one-data-set-out.
 
     python benchmarks/label_free.py --data DIR --work DIR --runs DIR...
@@ -53,7 +53,7 @@ class Bench:
     def __init__(self, folder: Path, work: Path) -> None:
         catalog = Catalog.open(folder / "images")
         self.store = PhotoStore.build(catalog, work / f"store-{folder.name}", short_side=288)
-        rows = match_split(catalog, folder / "split.csv").train_rows
+        rows = match_split(catalog, folder / "split.csv").test_rows
         order = np.argsort(rng.mix("label-free", rows), kind="stable")
         self.rows = np.sort(rows[order[:PHOTOS]])
         self.few = np.sort(self.rows[np.argsort(rng.mix("few", self.rows))[:LOOKED_AT]])
