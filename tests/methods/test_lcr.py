@@ -34,7 +34,7 @@ def gradient_of_fit(method, batch):
 
 @pytest.mark.parametrize("base", BASES)
 def test_loss_is_contrast_plus_divergence_of_the_last_map(base):
-    method, batch = fitting(base, weight=0.7, projections=3)
+    method, batch = fitting(base, weight=0.7, projections=3, sign="+loss")
     method.eval()  # the attention's batch-norm then does not depend on who else is there
     total = method(batch, START).loss
     with observed(method.backbone) as seen:
@@ -82,7 +82,12 @@ def test_target_entropy_shows_that_the_released_target_is_even():
 def test_faithful_is_all_switches_at_once():
     method, batch = fitting(faithful=True)
     by_hand, _ = fitting(
-        target="raw", softmax="rows", map_temperature=1.0, detach_target=False, norm_scope="batch"
+        sign="+loss",
+        target="raw",
+        softmax="rows",
+        map_temperature=1.0,
+        detach_target=False,
+        norm_scope="batch",
     )
     assert method(batch, START).loss.item() == by_hand(batch, START).loss.item()
     assert method.attention.norm_scope == "batch"

@@ -44,9 +44,10 @@ class LCRConfig(AttachedConfig):
     weight: float = Field(default=1.28, ge=0)
     """Weight of the map's divergence, averaged over photos; the released 0.01 on a sum over 128
     photos is 1.28 here."""
-    sign: Sign = "+loss"
-    """Which cells the gradient map keeps: those that raise the loss (+loss, as released), those
-    that lower it (-loss), or those that raise the similarity of the two views (+score)."""
+    sign: Sign = "+score"
+    """Which cells the gradient map keeps: those that raise the similarity of the two views (+score,
+    as Grad-CAM is of a score), those that lower the loss (-loss), or those that raise it (+loss, as
+    released: on whole photos of birds these lie on the background, docs/results.md)."""
     target: Literal["minmax", "raw"] = "minmax"
     """Whether each photo's gradient map is rescaled to [0, 1]; raw ones (as released, of the
     batch's mean) are so small that their softmax is even."""
@@ -81,9 +82,9 @@ class LCR(Attached):
     )
     ablations = {
         "map": {
-            "repaired": {},
+            "raises the similarity": {},
             "lowers the loss": {"method": {"sign": "-loss"}},
-            "raises the similarity": {"method": {"sign": "+score"}},
+            "raises the loss": {"method": {"sign": "+loss"}},
             "raw target": {"method": {"target": "raw"}},
             "as released": {"method": {"faithful": True}},
             "attention not fitted": {"method": {"weight": 0.0}},
