@@ -49,10 +49,14 @@ class Case(NamedTuple):
 
 # The queue is as long in both, so that the ratio is that of the networks' passes.
 _MSAM = {"base_settings": {"queue_size": 64}}
+_SHORT = {"queue_size": 4096}
+_ATTACHED = {"base_settings": _SHORT}
 CASES = {
     "msam_resnet50": Case("msam", {}, "resnet50", 224, 16, 1.5, **_MSAM),
     "msam_mobilenetv2_100": Case("msam", {}, "mobilenetv2_100", 224, 32, 1.5, **_MSAM),
     "msam_pyramid_resnet50": Case("msam", {"module": "pyramid"}, "resnet50", 224, 16, 1.5, **_MSAM),
+    "lcr_resnet50": Case("lcr", {"contrast": _SHORT}, "resnet50", 224, 16, 1.15, **_ATTACHED),
+    "ppssl_resnet50": Case("ppssl", {"contrast": _SHORT}, "resnet50", 224, 16, 1.6, **_ATTACHED),
     "msam_stem_resnet50": Case("msam", {"module": "stem"}, "resnet50", 224, 16, None, **_MSAM),
 }
 

@@ -21,6 +21,10 @@ NOT_SPEEDS = {
     "guidance_layers",
     "attention_sheet",
     "ais_background",
+    "distil_vit",
+    "label_free",
+    "lodisc_masks",
+    "methods_table",
 }
 
 
