@@ -2,9 +2,9 @@ import pytest
 import torch
 
 import tiny
+from fieldmark.backbones.watched import watched
 from fieldmark.encoder import Encoder
 from fieldmark.errors import ConfigError
-from fieldmark.methods.method import observed
 from fieldmark.nn import cam
 from fieldmark.nn.spec import same_weights
 from fieldmark.training.loop import fit
@@ -37,10 +37,10 @@ def test_loss_is_contrast_plus_divergence_of_the_last_map(base):
     method, batch = fitting(base, weight=0.7, projections=3, sign="+loss")
     method.eval()  # the attention's batch-norm then does not depend on who else is there
     total = method(batch, START).loss
-    with observed(method.backbone) as seen:
+    with watched(method.backbone) as seen:
         contrast = method.base(batch, START).loss
     expected = 0.0
-    for features in seen:
+    for features in (each.features for each in seen):
         gradient = torch.autograd.grad(contrast * 8, features.last, retain_graph=True)[0]
         g = (features.last * gradient).sum(1).relu().detach()
         low, high = g.amin((1, 2), keepdim=True), g.amax((1, 2), keepdim=True)
@@ -155,8 +155,8 @@ def test_maps_come_from_a_sum_not_a_mean():
     )
     found = []
     for part in (batch, small):
-        with observed(method.backbone) as seen:
+        with watched(method.backbone) as seen:
             output = method.base(part, START)
-        gradient = cam.gradients(output.loss * len(part.rows), [seen[0].last])[0]
+        gradient = cam.gradients(output.loss * len(part.rows), [seen[0].features.last])[0]
         found.append(gradient[:4])
     assert torch.allclose(*found, atol=1e-12)

@@ -12,7 +12,8 @@ from pydantic import Field
 from torch import Tensor
 
 from fieldmark.backbones.backbone import Backbone
-from fieldmark.methods.method import Attached, AttachedConfig, Summary, observed
+from fieldmark.backbones.watched import watched
+from fieldmark.methods.method import Attached, AttachedConfig, Summary
 from fieldmark.nn.attention import MaxOutAttention
 from fieldmark.nn.cam import (
     Sign,
@@ -99,8 +100,9 @@ class LCR(Attached):
 
     def forward(self, batch: Batch, progress: Progress) -> LossOutput:
         """Contrast plus divergence of attention from the contrast's own gradient map."""
-        with observed(self.backbone) as seen:
+        with watched(self.backbone) as passes:
             output = self.base(batch, progress)
+        seen = [each.features for each in passes]
         settings = self.config.resolved()
         maps = self._maps(output, seen, len(batch.rows))
         rows, temperature = settings.softmax == "rows", settings.map_temperature

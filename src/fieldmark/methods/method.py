@@ -1,8 +1,7 @@
 """What every method is: a loss that reads, and an update that writes (docs/design.md, rule 2)."""
 
-import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -16,7 +15,7 @@ from fieldmark.config import Config, suggest
 from fieldmark.data.sampling import MultiView
 from fieldmark.errors import ConfigError
 from fieldmark.nn.spec import EncoderSpec
-from fieldmark.types import Batch, Features, LossOutput, Progress
+from fieldmark.types import Batch, LossOutput, Progress
 
 
 class Summary(NamedTuple):
@@ -144,7 +143,7 @@ class Attached(Method):
     """A method that adds losses to another one's, reading the features of the same passes.
 
     The method underneath is held, whole and unchanged; what its student computed in a forward pass
-    is read with :func:`observed`.
+    is read with ``fieldmark.backbones.watched``.
     """
 
     reads_gradients = True
@@ -172,17 +171,6 @@ class Attached(Method):
     def start_epoch(self, progress: Progress, photos: Any) -> None:
         """What the method underneath refreshes."""
         self.base.start_epoch(progress, photos)
-
-
-@contextlib.contextmanager
-def observed(backbone: Backbone) -> Iterator[list[Features]]:
-    """What each forward pass of a backbone returns while the context is open, in order."""
-    seen: list[Features] = []
-    handle = backbone.register_forward_hook(lambda module, inputs, output: seen.append(output))
-    try:
-        yield seen
-    finally:
-        handle.remove()
 
 
 def batch_statistics(module: nn.Module) -> bool:
