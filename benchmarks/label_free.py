@@ -158,33 +158,43 @@ def weight_distance(one: Encoder, other: Encoder) -> float:
     return math.sqrt(moved / total)
 
 
-def points(runs: list[Path], benches: Callable[[str], Bench]) -> list[dict[str, Any]]:
+def points(runs: list[Path], benches: Callable[[str], Bench], work: Path) -> list[dict[str, Any]]:
+    """What every run looks like; runs that an earlier call looked at are read from ``work``."""
     found = []
     for run in runs:
-        result = json.loads((run / "result.json").read_text())
-        name = next(part for part in run.name.split("-") if part)
-        bench = benches(name)
-        start = Encoder.load(run / "encoders" / "start")
-        if bench.reference is None:
-            bench.prepare(start)
-        before = look(start, bench)
-        for who in ("student", "teacher"):
-            if not (run / "encoders" / who).is_dir():
-                continue
-            encoder = Encoder.load(run / "encoders" / who)
-            for how, x in look(encoder, bench).items():
-                truth = result["candidates"]
-                gains = {
-                    key: truth[f"{who}, {how}"][key] - truth[f"start, {how}"][key]
-                    for key in ("rank1", "map")
-                }
-                criteria = measure(x, before[how], bench)
-                criteria["distance from the start"] = -weight_distance(encoder, start)
-                found.append(
-                    {"photos": name, "run": run.name, "who": who, "how": how}
-                    | {"gain": gains, "criteria": criteria}
-                )
-                print(run.name, who, how, {k: round(v, 2) for k, v in gains.items()}, flush=True)
+        kept = work / f"{run.parent.name}-{run.name}.json"
+        if not kept.is_file():
+            kept.write_text(json.dumps(points_of(run, benches)))
+        found += json.loads(kept.read_text())
+    return found
+
+
+def points_of(run: Path, benches: Callable[[str], Bench]) -> list[dict[str, Any]]:
+    found = []
+    result = json.loads((run / "result.json").read_text())
+    name = next(part for part in run.name.split("-") if part)
+    bench = benches(name)
+    start = Encoder.load(run / "encoders" / "start")
+    if bench.reference is None:
+        bench.prepare(start)
+    before = look(start, bench)
+    for who in ("student", "teacher"):
+        if not (run / "encoders" / who).is_dir():
+            continue
+        encoder = Encoder.load(run / "encoders" / who)
+        for how, x in look(encoder, bench).items():
+            truth = result["candidates"]
+            gains = {
+                key: truth[f"{who}, {how}"][key] - truth[f"start, {how}"][key]
+                for key in ("rank1", "map")
+            }
+            criteria = measure(x, before[how], bench)
+            criteria["distance from the start"] = -weight_distance(encoder, start)
+            found.append(
+                {"photos": name, "run": run.name, "who": who, "how": how}
+                | {"gain": gains, "criteria": criteria}
+            )
+            print(run.name, who, how, {k: round(v, 2) for k, v in gains.items()}, flush=True)
     return found
 
 
@@ -286,7 +296,7 @@ def main() -> None:
         for run in sorted(folder.glob("*/result.json"))
         if (run.parent / "encoders" / "student").is_dir()
     ]
-    data = points(runs, bench)
+    data = points(runs, bench, options.work)
     judged = {truth: judge(data, truth) for truth in ("map", "rank1")}
     print(record("label_free", {"points": data, "judged": judged}))
     print(table(judged["map"]))
