@@ -8,9 +8,12 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="session", autouse=True)
 def _one_thread():
-    """Results must not depend on the machine's cores, and tiny tensors do not gain from them."""
+    """Results must not depend on the machine's cores, and tiny tensors do not gain from them.
+
+    For the session: what fixtures of a module compute is compared with what its tests do.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
