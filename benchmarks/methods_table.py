@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from _record import record
+from fieldmark.config import merge
 from fieldmark.workflows.recipe import Recipe, load_recipe
 from fieldmark.workflows.train import read_result, train
 
@@ -133,18 +134,10 @@ def recipe_of(options: argparse.Namespace, run: str, how: str, seed: int) -> Rec
         parts += [setting.gentle]
     changes: dict[str, Any] = {}
     for part in parts:
-        changes = merged(changes, part)
+        changes = merge(changes, part)
     if run == "start":
         changes.pop("train")
     return load_recipe(setting.recipe, extra=changes)
-
-
-def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    result = dict(base)
-    for key, value in over.items():
-        both = isinstance(value, dict) and isinstance(result.get(key), dict)
-        result[key] = merged(result[key], value) if both else value
-    return result
 
 
 def one_run(options: argparse.Namespace, photos: str, run: str, how: str, seed: int) -> None:

@@ -123,6 +123,22 @@ def method(name, *, batch_norm=False, seed=0, kind=None, dim=16, **settings):
     return (kind or METHODS[name])(config(name, **settings), backbone)
 
 
+def fitting(name, base=None, **settings):
+    """A method in float64 and a batch to match: what plain loops are compared with.
+
+    Args:
+        name: Key of the table of methods.
+        base: Whose photos and views the batch has; of a method that attaches, its base.
+        settings: Of the method.
+    """
+    if base is not None:
+        settings["base"] = base
+    fitted = method(name, **settings).double()
+    batch = source(base or name).batch(0)
+    views = tuple(view._replace(images=view.images.double()) for view in batch.views)
+    return fitted, batch._replace(views=views)
+
+
 def exact_method(name):
     """In float64, so that only a mistake can make two ways of computing differ.
 

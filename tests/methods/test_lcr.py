@@ -15,10 +15,7 @@ BASES = ["mocov2", "mocov3", "simclr"]
 
 
 def fitting(base="mocov2", **settings):
-    method = tiny.method("lcr", base=base, **settings).double()
-    batch = tiny.source(base).batch(0)
-    views = tuple(view._replace(images=view.images.double()) for view in batch.views)
-    return method, batch._replace(views=views)
+    return tiny.fitting("lcr", base, **settings)
 
 
 def gradient_of_fit(method, batch):

@@ -10,10 +10,7 @@ START = Progress(0, 10, 0.0)
 
 
 def fitting(**settings):
-    method = tiny.method("mocov2", **settings).double()
-    batch = tiny.source("mocov2").batch(0)
-    views = tuple(view._replace(images=view.images.double()) for view in batch.views)
-    return method, batch._replace(views=views)
+    return tiny.fitting("mocov2", **settings)
 
 
 def unit(x):

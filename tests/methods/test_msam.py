@@ -23,14 +23,12 @@ START = Progress(0, 10, 0.0)
 
 def fitting(**settings):
     """In float64 and with gates open, so that the module is part of what is compared."""
-    method = tiny.method("msam", **settings).double()
+    method, batch = tiny.fitting("msam", **settings)
     with torch.no_grad():
         for backbone in (method.backbone, method.teacher):
             for module in backbone.insertions.values():
                 module.gamma.fill_(0.5)
-    batch = tiny.source("msam").batch(0)
-    views = tuple(view._replace(images=view.images.double()) for view in batch.views)
-    return method, batch._replace(views=views)
+    return method, batch
 
 
 def unit(x):

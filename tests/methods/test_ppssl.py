@@ -26,10 +26,7 @@ def teacher(tmp_path_factory):
 
 
 def made(base="mocov2", **settings):
-    method = tiny.method("ppssl", base=base, **settings).double()
-    batch = tiny.source(base).batch(0)
-    views = tuple(view._replace(images=view.images.double()) for view in batch.views)
-    return method, batch._replace(views=views)
+    return tiny.fitting("ppssl", base, **settings)
 
 
 def gradient_of_extra(method, batch):

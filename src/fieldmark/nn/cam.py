@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fieldmark.errors import InputError
+from fieldmark.nn.losses import full
 from fieldmark.types import Features
 
 Sign = Literal["+loss", "-loss", "+score"]
@@ -43,7 +44,7 @@ def gradients(
     """
     with torch.autocast(total.device.type, enabled=False):
         found = torch.autograd.grad(
-            total.float() * _SCALE if total.dtype != torch.float64 else total * _SCALE,
+            full(total) * _SCALE,
             list(sources),
             retain_graph=True,
             create_graph=create_graph,
@@ -54,8 +55,7 @@ def gradients(
             "a gradient map was asked for of a layer that this network's feature does not pass "
             "through; choose other layers (the last map and the image always work)."
         )
-    return [(gradient.double() if gradient.dtype == torch.float64 else gradient.float()) / _SCALE
-            for gradient in found]  # fmt: skip
+    return [full(gradient) / _SCALE for gradient in found]
 
 
 def cells(x: Float[Tensor, "B ..."], features: Features) -> Float[Tensor, "B h w D"]:

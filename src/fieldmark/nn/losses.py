@@ -11,7 +11,8 @@ def _check(temperature: float) -> None:
         raise ValueError(f"temperature must be > 0, got {temperature}; typical: 0.07 to 0.5.")
 
 
-def _full(x: Tensor) -> Tensor:
+def full(x: Tensor) -> Tensor:
+    """At least float32."""
     # Half precision has 8 to 11 bits: logits of 1/temperature would lose the differences between
     # look-alikes.
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
@@ -19,7 +20,7 @@ def _full(x: Tensor) -> Tensor:
 
 def normalize(x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
     """Unit vectors along the last axis, in at least float32."""
-    return F.normalize(_full(x), dim=-1)
+    return F.normalize(full(x), dim=-1)
 
 
 def info_nce(
@@ -58,7 +59,7 @@ def info_nce(
     """
     _check(temperature)
     with torch.autocast(query.device.type, enabled=False):
-        query, key, negatives = _full(query), _full(key), _full(negatives)
+        query, key, negatives = full(query), full(key), full(negatives)
         positive = (query * key).sum(1) / temperature
         others = query @ negatives.T / temperature
         if masked is not None:
@@ -90,7 +91,7 @@ def batch_contrast(
     """
     _check(temperature)
     with torch.autocast(query.device.type, enabled=False):
-        logits = _full(query) @ _full(keys).T / temperature
+        logits = full(query) @ full(keys).T / temperature
         target = torch.arange(len(query), device=query.device) + offset
         return 2 * temperature * F.cross_entropy(logits, target)
 
@@ -125,9 +126,9 @@ def nt_xent(
     """
     _check(temperature)
     with torch.autocast(first.device.type, enabled=False):
-        first, second = _full(first), _full(second)
-        all_first = first if all_first is None else _full(all_first)
-        all_second = second if all_second is None else _full(all_second)
+        first, second = full(first), full(second)
+        all_first = first if all_first is None else full(all_first)
+        all_second = second if all_second is None else full(all_second)
         everyone = torch.cat([all_first, all_second])
         logits = torch.cat([first, second]) @ everyone.T / temperature
         row = torch.arange(len(first), device=first.device) + offset
