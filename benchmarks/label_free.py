@@ -36,7 +36,8 @@ from fieldmark.nn.measures import (
     view_recall,
 )
 from fieldmark.nn.spec import PostConfig
-from fieldmark.workflows.post import LOOKS, fit_post, take_looks
+from fieldmark.workflows.post import LOOKS
+from fieldmark.workflows.reference import reference_embeddings
 
 PHOTOS, LOOKED_AT, NEIGHBOURS = 1500, 500, 10
 SMALL = 3.0
@@ -53,7 +54,8 @@ class Bench:
     def __init__(self, folder: Path, work: Path) -> None:
         catalog = Catalog.open(folder / "images")
         self.store = PhotoStore.build(catalog, work / f"store-{folder.name}", short_side=288)
-        rows = match_split(catalog, folder / "split.csv").test_rows
+        split = match_split(catalog, folder / "split.csv")
+        self.train_rows, rows = split.train_rows, split.test_rows
         order = np.argsort(rng.mix("label-free", rows), kind="stable")
         self.rows = np.sort(rows[order[:PHOTOS]])
         self.few = np.sort(self.rows[np.argsort(rng.mix("few", self.rows))[:LOOKED_AT]])
@@ -70,19 +72,13 @@ class Bench:
         self.looks = self.views(LOOKS.model_copy(update={"size": size, "count": 2}), 1)
         parts = LOOKS.model_copy(update={"size": size, "count": 2, "scale": (0.08, 0.25)})
         self.parts = self.views(parts, 2)
-        large = start.spec.with_post(PostConfig(flip=True, crop=1.0))
-        large.size = 32 * round(size * 1.5 / 32)
-        rich = Encoder(
-            fit_post(
-                large,
-                self.store,
-                self.rows,
-                PostConfig(flip=True, crop=1.0, whitening="instance-lda", whiten_dim=256),
-            )
+        self.rich = torch.from_numpy(
+            reference_embeddings(start.spec, self.store, self.train_rows, self.rows)
         )
-        whole = torch.from_numpy(rich.embed_store(self.store, self.rows))
-        crops = take_looks(rich, self.store, self.rows, seed=3).mean(1)
-        self.reference = neighbours(unit(unit(whole) + unit(crops)), NEIGHBOURS)
+        self.reference = neighbours(self.rich, NEIGHBOURS)
+        # Fewer photos, as a user who holds some out would have.
+        few = np.searchsorted(self.rows, self.few)
+        self.few_reference = neighbours(self.rich[few], NEIGHBOURS)
 
 
 def look(encoder: Encoder, bench: Bench) -> dict[str, dict[str, Any]]:
@@ -127,6 +123,10 @@ def measure(x: dict[str, Any], start: dict[str, Any], bench: Bench) -> dict[str,
             ),
             "ensemble's neighbours": neighbour_agreement(bench.reference, near),
             "ensemble's ranking": ranking(y["whole"], bench.reference),
+            f"ensemble's ranking, {LOOKED_AT} photos": ranking(
+                y["whole"][few], bench.few_reference
+            ),
+            "ensemble's similarities": correlation(y["whole"], bench.rich),
             "mutual neighbours": float(mutual),
             "few hubs": -float(stats.skew(counts.numpy())),
         }
@@ -146,6 +146,12 @@ def ranking(x: torch.Tensor, relevant: torch.Tensor) -> float:
     own = similarity.gather(1, relevant).sort(1, descending=True).values
     ranks = torch.stack([(similarity > own[:, k : k + 1]).sum(1) + 1 for k in range(own.shape[1])], 1)  # fmt: skip
     return float((torch.arange(1, own.shape[1] + 1) / ranks).mean())
+
+
+def correlation(x: torch.Tensor, other: torch.Tensor) -> float:
+    """Pearson's, between the similarities of all pairs of photos."""
+    i, j = torch.triu_indices(len(x), len(x), 1)
+    return float(torch.corrcoef(torch.stack([(x @ x.T)[i, j], (other @ other.T)[i, j]]))[0, 1])
 
 
 def weight_distance(one: Encoder, other: Encoder) -> float:

@@ -7,6 +7,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from safetensors.torch import save_file
+
+from fieldmark.backbones.backbone import Backbone, BackboneConfig
 from fieldmark.data.catalog import Catalog
 from fieldmark.data.splits import match_split
 from fieldmark.encoder import Encoder
@@ -91,10 +94,14 @@ def test_test_photos_are_never_trained_on_unless_asked(sample, tmp_path):
     assert set(split.test_rows) <= set(data.train_rows)
 
 
-def test_without_labels_the_verdict_is_not_measured_and_the_start_ships(sample, tmp_path):
+def test_without_labels_the_verdict_is_not_measured(sample, tmp_path):
     result = train(sample.photos, tmp_path / "run", load_recipe("smoke", SETS))
     assert result["verdict"] == "not measured"
-    assert result["shipped"] == "start"
+    told = result["label_free"]
+    # From random weights there is no start to agree with: views that find each other decide.
+    assert told["agreement_gain"] is None
+    assert (result["shipped"] == "trained") == (told["interval"][0] > 0)
+    assert (result["shipped"] == "trained") == (told["reading"] == "helped")
     assert result["start"] == {"rank1": None, "rank5": None, "map": None, "linear": None}
     assert 0 <= result["label_free"]["trained"]["view_recall"] <= 100
     assert "not measured" in (tmp_path / "run" / "report.html").read_text().lower()
@@ -103,6 +110,62 @@ def test_without_labels_the_verdict_is_not_measured_and_the_start_ships(sample, 
     assert {near["hit"] for sheet in shown["sheets"] for near in sheet["trained"]} == {None}
     assert len(shown["map"]["photos"]) == 64
     assert not shown["confusable"]
+
+
+def save_weights(file):
+    """A start that is not drawn at random, as far as anyone can tell."""
+    config = BackboneConfig(name="test_resnet", weights="random", seed=1)
+    state = Backbone.build(config, size=32).network.state_dict()
+    metadata = {"architecture": "test_resnet", "supervision": "supervised", "data": "ImageNet-1k"}
+    save_file(state, file, metadata)
+
+
+def test_without_labels_photos_are_held_out_and_decide_what_ships(sample, tmp_path, monkeypatch):
+    weights = tmp_path / "start.safetensors"
+    save_weights(weights)
+    sets = (*SETS, f"backbone.weights={weights}", "backbone.name=test_resnet")
+    recipe = load_recipe("smoke", sets)
+    photos_ = photos.prepare(sample.photos, recipe, tmp_path / "store")
+    assert len(photos_.held_out) == 64 // 5
+    assert not set(photos_.train_rows) & set(photos_.held_out)
+    result = train(sample.photos, tmp_path / "run", recipe)
+    told = result["label_free"]
+    assert told["held_out"] == 64 // 5
+    low, high = told["agreement_interval"]
+    assert low <= told["agreement_gain"] <= high
+    difference = told["trained"]["agreement"] - told["start"]["agreement"]
+    assert told["agreement_gain"] == pytest.approx(difference)
+    assert (result["shipped"] == "trained") == (low > 0)
+    assert "kept from training" in (tmp_path / "run" / "report.html").read_text()
+    # Where the reference is what was trained, it must ship.
+    trained = Encoder.load(tmp_path / "run" / "encoders" / "teacher", device="cpu")
+    monkeypatch.setattr(
+        judgement,
+        "reference_embeddings",
+        lambda start, store, fit, rows, **_: trained.embed_store(store, rows),
+    )
+    again = train(sample.photos, tmp_path / "other", recipe)
+    assert again["label_free"]["trained"]["agreement"] == pytest.approx(100)
+    assert again["label_free"]["reading"] == "helped"
+    assert again["shipped"] == "trained"
+    assert again["verdict"] == "not measured"
+
+
+@pytest.mark.parametrize(
+    ("photos_", "share", "kept"),
+    [(100, 0.1, 20), (500, 0.1, 100), (3000, 0.1, 300), (9000, 0.1, 500), (3000, 0.0, 0), (3, 0.1, 0)],
+)
+def test_how_many_photos_are_held_out(photos_, share, kept):
+    rows = np.arange(7, 7 + photos_)
+    held_out = photos.hold_out(rows, share)
+    assert len(held_out) == kept == len(np.unique(held_out))
+    assert set(held_out) <= set(rows)
+    np.testing.assert_array_equal(held_out, photos.hold_out(rows[::-1].copy(), share))
+
+
+def test_labelled_test_photos_need_none_held_out(sample, tmp_path):
+    data = photos.prepare(sample.photos, load_recipe("smoke"), tmp_path, probe=sample.probe)
+    assert not len(data.held_out)
 
 
 def test_folders_named_train_and_test_turn_the_verdict_on(sample, tmp_path):
@@ -187,7 +250,7 @@ def test_the_label_subsets_are_kept(finished, sample):
 )
 def test_what_ships(ship, verdict, shipped):
     recipe = load_recipe("smoke", (f"ship={ship}",))
-    assert judgement._choose(recipe, Verdict(verdict, ""), True) == shipped
+    assert judgement._choose(recipe, verdict, True) == shipped
 
 
 def test_more_epochs_go_on_from_the_end(sample, tmp_path):

@@ -12,11 +12,13 @@ from pydantic import Field, field_validator
 from timm.models._manipulate import group_parameters
 from torch import Tensor, nn
 
+from fieldmark.backbones.folding import fold_frozen
 from fieldmark.backbones.insertion import Insertion, Place, find_places
 from fieldmark.backbones.layout import Layout, last, probe, split_tokens
 from fieldmark.backbones.normalization import (
     Normalization,
     apply_policy,
+    batch_norms,
     install_slow_updates,
     norm_parameters,
     reestimate,
@@ -133,6 +135,7 @@ class Backbone(nn.Module):
         self.register_buffer("mean", torch.tensor(config.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(config.std).view(1, 3, 1, 1), persistent=False)
         install_slow_updates(network)
+        self._to_fold = config.normalization == "frozen" and any(batch_norms(network))
         self._stage_of = _parameter_stages(network)
         self.stage_count = max(self._stage_of.values(), default=0) + 1
         self.first_trained = _first_trained(config.train_from_stage, self.stage_count)
@@ -264,6 +267,9 @@ class Backbone(nn.Module):
         Raises:
             InputError: If the network cannot do what is asked.
         """
+        if self._to_fold and self.training and torch.is_grad_enabled():
+            # At the first training step: who only embeds never pays for looking.
+            self._fold(images)
         x = (images - self.mean) / self.std
         if self.compute_dtype is not None:
             x = x.to(self.compute_dtype)
@@ -305,6 +311,12 @@ class Backbone(nn.Module):
             features = last_module(features._replace(stages=features.stages[asked:]))
             features = features._replace(stages=tuple(maps_out[:asked]))
         return features
+
+    def _fold(self, images: Float[Tensor, "B 3 H W"]) -> None:
+        self._to_fold = False
+        with torch.no_grad():
+            image = torch.zeros_like(images[:1])
+            fold_frozen(self.network, lambda: self.network.forward_features(image))  # type: ignore[operator]
 
     @property
     def attention_blocks(self) -> int:

@@ -7,9 +7,14 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from fieldmark.evaluation.compare import Interval, Verdict, paired_bootstrap
+from fieldmark.errors import InputError
+from fieldmark.evaluation.compare import Interval, Outcome, Verdict, paired_bootstrap
 from fieldmark.evaluation.retrieval import Matrix, score_blocks, unit_rows
 from fieldmark.nn.measures import effective_rank
+
+
+REFERENCE_NEIGHBOURS = 10
+"""Neighbours by the reference that an encoder is to find, at most."""
 
 
 class LabelFree(NamedTuple):
@@ -55,8 +60,85 @@ def gain_of_views(start: LabelFree, trained: LabelFree, *, seed: int = 0) -> Int
     return paired_bootstrap(start.found, trained.found, photos, seed=seed).scaled(100.0)
 
 
+def agreement(
+    embeddings: Float[np.ndarray, "N D"],
+    reference: Float[np.ndarray, "M E"],
+    *,
+    most: int = REFERENCE_NEIGHBOURS,
+) -> Float[np.ndarray, " N"]:
+    """How far up each photo's ranking the reference's nearest neighbours stand.
+
+    Average precision of every photo's ranking of the others when the ``k`` photos nearest to it in
+    the reference are what is to be found; k is a tenth of the other photos, at most ``most``.
+    Photos as similar as one to be found count as ranked before it.
+
+    Args:
+        embeddings: Of the encoder, one row per photo; any length.
+        reference: Of the same photos, by the yardstick
+            (:func:`fieldmark.workflows.reference.reference_embeddings`).
+        most: Largest k, >= 1.
+
+    Returns:
+        One value in (0, 1] per photo; NaN where there is only one photo.
+
+    Raises:
+        InputError: If the two have different numbers of photos.
+    """
+    one, other = unit_rows(embeddings, "embeddings"), unit_rows(reference, "reference")
+    if len(one) != len(other):
+        raise InputError(
+            f"the encoder embedded {len(one)} photos and the reference {len(other)}; agreement "
+            "needs the same photos in both."
+        )
+    if len(one) < 2:
+        return np.full(len(one), np.nan)
+    k = int(np.clip((len(one) - 1) // 10, 1, most))
+    wanted, similarity = other @ other.T, one @ one.T
+    for scores in (wanted, similarity):
+        np.fill_diagonal(scores, -np.inf)
+    relevant = np.argpartition(-wanted, k - 1, axis=1)[:, :k]
+    # Itself is no rival: a photo is not ranked before what it is as similar to as to itself.
+    own = -np.sort(-np.take_along_axis(similarity, relevant, axis=1), axis=1)
+    ranks = np.stack([(similarity >= own[:, i : i + 1]).sum(axis=1) for i in range(k)], axis=1)
+    return (np.arange(1, k + 1) / ranks).mean(axis=1)
+
+
+def gain_of_agreement(
+    start: Float[np.ndarray, " N"], trained: Float[np.ndarray, " N"], *, seed: int = 0
+) -> Interval:
+    """Points of agreement gained, paired over photos."""
+    return paired_bootstrap(start, trained, np.arange(len(start)), seed=seed).scaled(100.0)
+
+
+def decide_without_labels(learnt: Interval | None) -> Outcome:
+    """What the agreement with the reference says; a guess, and never called a verdict.
+
+    *helped* where its interval lies above 0, *hurt* where it lies below. How often that is right
+    is in docs/results.md.
+    """
+    if learnt is None or not np.isfinite(learnt).all():
+        return "not measured"
+    if learnt.low > 0:
+        return "helped"
+    return "hurt" if learnt.high < 0 else "no difference shown"
+
+
+_READINGS: dict[Outcome, str] = {
+    "helped": "which speaks for the trained encoder",
+    "hurt": "which speaks against the trained encoder",
+    "no difference shown": "which speaks for neither",
+    "not measured": "of too few photos to say anything",
+}
+
+
 def judge_without_labels(
-    start: Mapping[str, float], trained: Mapping[str, float], gain: Interval | None, *, photos: int
+    start: Mapping[str, float],
+    trained: Mapping[str, float],
+    gain: Interval | None,
+    *,
+    photos: int,
+    learnt: Interval | None = None,
+    held_out: int = 0,
 ) -> Verdict:
     """The verdict where there are no labelled test photos: *not measured*, and what is known.
 
@@ -65,8 +147,18 @@ def judge_without_labels(
         trained: The same of the other encoder.
         gain: Interval of view recall in points, where measured.
         photos: Number of photos that were looked at.
+        learnt: Interval of the agreement with the start seen larger, in points, on photos held out
+            of training, where measured; then ``start`` and ``trained`` have ``agreement`` (percent).
+        held_out: Number of those photos.
     """
     known = []
+    if learnt is not None and "agreement" in start and "agreement" in trained:
+        known.append(
+            f"on {held_out:,} photos kept from training, agreement with the start seen larger "
+            f"moved from {start['agreement']:.1f} to {trained['agreement']:.1f} % "
+            f"({learnt.value:+.1f}, 95 % interval {learnt.low:+.1f} to {learnt.high:+.1f}), "
+            + _READINGS[decide_without_labels(learnt)]
+        )
     if "view_recall" in start and "view_recall" in trained:
         ends = (
             f", 95 % interval of the gain {gain.low:+.1f} to {gain.high:+.1f}"
@@ -83,8 +175,8 @@ def judge_without_labels(
             f"{start['effective_rank']:.0f} under the start"
         )
     rest = (
-        f" Label-free measures only: {'; '.join(known)}. They show whether training went wrong, not "
-        "that look-alikes are told apart better."
+        f" Label-free measures only: {'; '.join(known)}. They show whether training went wrong, and "
+        "prove nothing about look-alikes."
         if known
         else ""
     )

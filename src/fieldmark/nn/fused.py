@@ -6,15 +6,14 @@ the network once; the caller compares results, so a wrong guess costs speed, nev
 """
 
 from collections.abc import Callable
-from typing import Any
-
 import torch
 from jaxtyping import Float
 from timm.layers.conv2d_same import Conv2dSame
 from timm.layers.padding import pad_same
 from torch import Tensor, nn
 
-from fieldmark.backbones.insertion import has_insertion, move_insertions
+from fieldmark.backbones.following import trace
+from fieldmark.backbones.insertion import move_insertions
 
 _ACTIVATIONS: dict[type[nn.Module], tuple[str, list[float], str]] = {
     nn.ReLU: ("relu", [], ""),
@@ -126,52 +125,7 @@ def keep_in_float32(network: nn.Module) -> int:
     return len(amplifying)
 
 
-class _Trace:
-    """Which layer reads which layer's result, from one run."""
-
-    def __init__(self) -> None:
-        self.maker: dict[int, tuple[nn.Module, int]] = {}
-        self.kept: list[Any] = []
-        self.calls: dict[nn.Module, int] = {}
-        self.reads: list[tuple[nn.Module, nn.Module]] = []
-        self.shapes: dict[nn.Module, list[int]] = {}
-
-    def before(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        self.calls[module] = self.calls.get(module, 0) + 1
-        x = inputs[0]
-        if isinstance(x, Tensor):
-            self.shapes[module] = list(x.shape)
-            maker, version = self.maker.get(id(x), (None, 0))
-            # The version tells whether something was added in place in between.
-            if maker is not None and version == x._version:
-                self.reads.append((maker, module))
-
-    def after(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        # What comes after an inserted module does not read this layer's own result.
-        if isinstance(output, Tensor) and not has_insertion(module):
-            # Kept alive, so that no later tensor gets the same id.
-            self.kept.append(output)
-            self.maker[id(output)] = (module, output._version)
-
-    def pairs(self) -> list[tuple[nn.Module, nn.Module]]:
-        """Layers that ran once, followed by layers that ran once."""
-        return [(a, b) for a, b in self.reads if self.calls[a] == self.calls[b] == 1]
-
-
-def _trace(network: nn.Module, run: Callable[[], object]) -> _Trace:
-    trace = _Trace()
-    kinds = (nn.Conv2d, nn.Linear, nn.BatchNorm2d, *_ACTIVATIONS)
-    hooks = []
-    for module in network.modules():
-        if isinstance(module, kinds):
-            hooks.append(module.register_forward_pre_hook(trace.before))
-            hooks.append(module.register_forward_hook(trace.after))
-    try:
-        run()
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return trace
+_KINDS = (nn.Conv2d, nn.Linear, nn.BatchNorm2d, *_ACTIVATIONS)
 
 
 def _replace(network: nn.Module, old: nn.Module, new: nn.Module) -> None:
@@ -193,7 +147,7 @@ def fold_batch_norm(network: nn.Module, run: Callable[[], object]) -> int:
         Number of layers folded.
     """
     folded = 0
-    for layer, norm in _trace(network, run).pairs():
+    for layer, norm in trace(network, _KINDS, run).pairs():
         if not (isinstance(layer, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)):
             continue
         if norm.running_mean is None or norm.running_var is None or norm.training:
@@ -221,18 +175,18 @@ def fuse_layers(network: nn.Module, run: Callable[[], object]) -> int:
     Returns:
         Number of layers replaced.
     """
-    trace = _trace(network, run)
-    follows = {a: b for a, b in trace.pairs() if type(b) in _ACTIVATIONS}
+    seen = trace(network, _KINDS, run)
+    follows = {a: b for a, b in seen.pairs() if type(b) in _ACTIVATIONS}
     fused = 0
-    for layer in [m for m in network.modules() if m in trace.shapes]:
+    for layer in [m for m in network.modules() if m in seen.shapes]:
         act = follows.get(layer)
         kind = _NONE if act is None else _ACTIVATIONS[type(act)]
         if isinstance(act, nn.GELU) and act.approximate != "none":
             kind = ("gelu", [], "tanh")
         if isinstance(layer, nn.Conv2d) and isinstance(layer.padding, tuple):
-            new: nn.Module = FusedConv(layer, kind, trace.shapes[layer])
+            new: nn.Module = FusedConv(layer, kind, seen.shapes[layer])
         elif isinstance(layer, nn.Linear):
-            new = FusedLinear(layer, kind, trace.shapes[layer])
+            new = FusedLinear(layer, kind, seen.shapes[layer])
         else:
             continue
         _replace(network, layer, new)

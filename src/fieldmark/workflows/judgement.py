@@ -26,7 +26,14 @@ from fieldmark.evaluation.evaluate import (
     subset_table,
     two_by_two,
 )
-from fieldmark.evaluation.labelfree import gain_of_views, judge_without_labels, measure_views
+from fieldmark.evaluation.labelfree import (
+    agreement,
+    decide_without_labels,
+    gain_of_agreement,
+    gain_of_views,
+    judge_without_labels,
+    measure_views,
+)
 from fieldmark.evaluation.projection import project
 from fieldmark.nn.spec import EncoderSpec, PostConfig
 from fieldmark.training.loop import FitResult
@@ -34,6 +41,7 @@ from fieldmark.workflows.doctor import versions
 from fieldmark.workflows.photos import Photos, ShowProgress
 from fieldmark.workflows.post import affordable, describe, fit_post
 from fieldmark.workflows.recipe import Recipe
+from fieldmark.workflows.reference import reference_embeddings
 from fieldmark.workflows.report import write_report
 from fieldmark.workflows.run import RunFolder, processor
 
@@ -89,7 +97,8 @@ def judge(
     before = sides["start", "post"] if candidates else sides["start", "plain"]
     after = sides[chosen, "post"]
     verdict, comparison, extra = _verdict(recipe, data, before, after, device)
-    shipped = _choose(recipe, verdict, bool(candidates))
+    reading = extra["label_free"]["reading"] if extra else verdict.text
+    shipped = _choose(recipe, reading, bool(candidates))
     summary = _summary(verdict, comparison, shipped, chosen, sides, extra)
     ships_plain = not candidates and shipped == "start" and verdict.text == "hurt"
     kept = {who: sides[who, "post"] for who in ("start", *candidates)}
@@ -147,18 +156,50 @@ def _verdict(
         if not recipe.trains:
             verdict = Verdict(verdict.text, _without_training(verdict))
         return verdict, comparison, {}
+    return _without_labels(recipe, data, before, after, device)
+
+
+def _without_labels(
+    recipe: Recipe, data: Photos, before: Side, after: Side, device: torch.device
+) -> tuple[Verdict, None, dict[str, Any]]:
     first, second, photos = _two_views(recipe, data, device)
-    seen = []
-    for side in (before, after):
-        seen.append(measure_views(_encode(side.encoder, first), _encode(side.encoder, second)))
+    both = (before, after)
+    seen = [
+        measure_views(_encode(side.encoder, first), _encode(side.encoder, second)) for side in both
+    ]
     gain = gain_of_views(*seen)
-    verdict = judge_without_labels(seen[0].to_dict(), seen[1].to_dict(), gain, photos=photos)
+    found = [views.to_dict() for views in seen]
+    learnt, drawn = None, before.encoder.provenance.how == "random"
+    if len(data.held_out) > 1 and not drawn:
+        reference = reference_embeddings(
+            before.encoder.spec,
+            data.store,
+            data.train_rows,
+            data.held_out,
+            seed=recipe.train.seed,
+            device=device,
+        )
+        agreed = [
+            agreement(side.encoder.embed_store(data.store, data.held_out), reference)
+            for side in both
+        ]
+        learnt = gain_of_agreement(*agreed)
+        for values, side in zip(found, agreed, strict=True):
+            values["agreement"] = float(side.mean() * 100)
+    held_out = len(data.held_out)
+    verdict = judge_without_labels(*found, gain, photos=photos, learnt=learnt, held_out=held_out)
     extra = {
         "label_free": {
-            "start": seen[0].to_dict(),
-            "trained": seen[1].to_dict(),
+            "start": found[0],
+            "trained": found[1],
             "gain": gain.value,
             "interval": [gain.low, gain.high],
+            "held_out": held_out,
+            "agreement_gain": learnt and learnt.value,
+            "agreement_interval": learnt and [learnt.low, learnt.high],
+            # A start drawn at random has seen nothing, so it is no yardstick; that views of a photo
+            # find each other is then already worth having.
+            "reading": decide_without_labels(gain if drawn else learnt),
         }
     }
     return verdict, None, extra
@@ -196,10 +237,10 @@ def _encode(encoder: Encoder, images: torch.Tensor) -> Float[np.ndarray, "N D"]:
     return np.concatenate(parts)
 
 
-def _choose(recipe: Recipe, verdict: Verdict, trained: bool) -> str:
+def _choose(recipe: Recipe, reading: str, trained: bool) -> str:
     if not trained or recipe.ship == "start":
         return "start"
-    if recipe.ship == "trained" or verdict.text == "helped":
+    if recipe.ship == "trained" or reading == "helped":
         return "trained"
     return "start"
 
@@ -398,8 +439,9 @@ def _pictures(data: Photos, before: Side, after: Side) -> dict[str, Any]:
         labels, start, trained = [*classes], before.test, after.test
     else:
         # Nobody knows which neighbours are right, but the user sees it.
-        order = np.argsort(rng.mix("pictures", data.train_rows), kind="stable")
-        rows = np.sort(data.train_rows[order[:MAP_POINTS]])
+        seen = np.concatenate([data.train_rows, data.held_out])
+        order = np.argsort(rng.mix("pictures", seen), kind="stable")
+        rows = np.sort(seen[order[:MAP_POINTS]])
         photos, labels, confusable = [names[row] for row in rows], [None] * len(rows), ()
         start, trained = (side.encoder.embed_store(data.store, rows) for side in (before, after))
     points: Int[np.ndarray, " M"] = report.choose_points(labels, limit=MAP_POINTS)
@@ -432,6 +474,12 @@ def _notes(recipe: Recipe, data: Photos, fitted: FitResult | None, post: PostCon
         notes.append(
             "No labelled test photos were given, so the supervised measures are missing; "
             "a table path,class,split given as --probe turns them on."
+            + (
+                f" {len(data.held_out):,} photos were kept from training instead, and what ships "
+                "follows from them (docs/protocols.md)."
+                if len(data.held_out)
+                else ""
+            )
         )
     if fitted is not None:
         notes += fitted.notes

@@ -88,7 +88,8 @@ def take_looks(
 ) -> Float[Tensor, "N V D"]:
     """Embeddings of several looks (``LOOKS``) at each photo: what instance LDA is fitted on."""
     looks = MultiView(specs=(LOOKS.model_copy(update={"size": encoder.size}),))
-    maker = ViewMaker(store, looks, seed=seed, device=encoder.device)
+    # Within the rounding of an 8-bit pixel, and several times as fast.
+    maker = ViewMaker(store, looks, seed=seed, device=encoder.device, products=torch.bfloat16)
     parts = []
     for begin in range(0, len(rows), 64):
         views = maker.make(rows[begin : begin + 64], 0)

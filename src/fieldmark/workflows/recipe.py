@@ -87,8 +87,13 @@ class Recipe(Config):
     """Post-processing that needs no labels; fitted alike for the start and the trained encoder."""
     health: HealthConfig = HealthConfig()
     """Label-free measures."""
+    held_out: float = Field(default=0.1, ge=0, le=0.5)
+    """Share of photos kept from training where there are no labelled test photos, so that a
+    label-free criterion can say what ships (at least 100 photos but no more than a fifth, at most
+    500); 0 trains on all, and then the start ships."""
     ship: Literal["best", "trained", "start"] = "best"
-    """``best``: the trained encoder where it was shown to help, else the start."""
+    """``best``: the trained encoder where it was shown to help, else the start; without labels,
+    where the label-free criterion speaks for it."""
 
     @model_validator(mode="before")
     @classmethod

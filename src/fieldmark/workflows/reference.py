@@ -1,0 +1,75 @@
+"""What the start says of photos when it may look long: the yardstick where there are no labels.
+
+One look at the small input is what ships; ten at a larger one, averaged, are better and too slow to
+ship. An encoder that ranks neighbours more like those ten looks than the start does has learnt
+something; which criterion tells help from harm how often is measured in docs/results.md.
+"""
+
+import copy
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+from fieldmark import rng
+from fieldmark.data.store import PhotoStore
+from fieldmark.encoder import Encoder
+from fieldmark.errors import FieldmarkError
+from fieldmark.nn.spec import EncoderSpec, PostConfig
+from fieldmark.nn.whitening import normalise
+from fieldmark.workflows.post import affordable, fit_post, take_looks
+
+SCALE = 1.75
+"""Input of the reference, as a multiple of the start's."""
+FITTED_ON = 1_000
+"""Photos that its whitening is fitted on, at most."""
+_POST = PostConfig(crop=1.0, whitening="instance-lda", whiten_dim=256, whiten_power=0.25)
+
+
+def reference_embeddings(
+    start: EncoderSpec,
+    store: PhotoStore,
+    fit_rows: Int[np.ndarray, " N"],
+    rows: Int[np.ndarray, " Q"],
+    *,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> Float[np.ndarray, "Q D"]:
+    """Mean of the start's embeddings of the whole photo and four crops, larger, each mirrored too.
+
+    Args:
+        start: The encoder that training started from; its post-processing does not matter.
+        store: Photo store.
+        fit_rows: Unlabelled photos that whitening (instance LDA) is fitted on; left out when there
+            are too few.
+        rows: Photos to embed.
+        seed: Chooses photos and crops.
+        device: Where to compute.
+
+    Returns:
+        Unit vectors.
+    """
+    order = np.argsort(rng.mix("reference", seed, fit_rows), kind="stable")
+    fit_rows = np.sort(fit_rows[order[:FITTED_ON]])
+    large = _enlarged(start)
+    fitted = fit_post(
+        large, store, fit_rows, affordable(_POST, len(fit_rows)), seed=seed, device=device
+    )
+    # The mirrored photo is averaged in before whitening: the fit needs it no more than the crops do.
+    post = fitted.post.model_copy(update={"flip": True})
+    encoder = Encoder(fitted.with_post(post, fitted.whitening), device=device)
+    whole = torch.from_numpy(encoder.embed_store(store, rows))
+    crops = take_looks(encoder, store, rows, seed=rng.seed_of("reference", "looks", seed)).mean(1)
+    return normalise(whole + normalise(crops)).numpy()
+
+
+def _enlarged(start: EncoderSpec) -> EncoderSpec:
+    """The same network at a larger input, where it takes one."""
+    spec = copy.deepcopy(start).with_post(_POST)
+    size, spec.size = spec.size, 32 * max(1, round(SCALE * spec.size / 32))
+    try:
+        Encoder(spec).encode(torch.zeros(1, 3, spec.size, spec.size))
+    except (FieldmarkError, AssertionError, RuntimeError):
+        # Some transformers are built for one size; ten looks are more than one there too.
+        spec.size = size
+    return spec
