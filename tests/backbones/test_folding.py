@@ -31,7 +31,9 @@ def outcome(backbone, images):
     return pooled.detach(), {n: p.grad.clone() for n, p in backbone.named_parameters()}
 
 
-@pytest.mark.parametrize("name", ["mobilenetv2_035", "resnet18", "tf_efficientnet_b0", "regnetx_002"])
+@pytest.mark.parametrize(
+    "name", ["mobilenetv2_035", "resnet18", "tf_efficientnet_b0", "regnetx_002"]
+)
 def test_the_same_features_and_gradients(name):
     backbone = build(name)
     images = torch.rand(2, 3, 64, 64)

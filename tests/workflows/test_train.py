@@ -6,7 +6,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-
 from safetensors.torch import save_file
 
 from fieldmark.backbones.backbone import Backbone, BackboneConfig
@@ -14,7 +13,6 @@ from fieldmark.data.catalog import Catalog
 from fieldmark.data.splits import match_split
 from fieldmark.encoder import Encoder
 from fieldmark.errors import CatalogError, ConfigError, OutputError
-from fieldmark.evaluation.compare import Verdict
 from fieldmark.training.log import read_metrics
 from fieldmark.workflows import judgement, photos
 from fieldmark.workflows.recipe import load_recipe
@@ -153,7 +151,14 @@ def test_without_labels_photos_are_held_out_and_decide_what_ships(sample, tmp_pa
 
 @pytest.mark.parametrize(
     ("photos_", "share", "kept"),
-    [(100, 0.1, 20), (500, 0.1, 100), (3000, 0.1, 300), (9000, 0.1, 500), (3000, 0.0, 0), (3, 0.1, 0)],
+    [
+        (100, 0.1, 20),
+        (500, 0.1, 100),
+        (3000, 0.1, 300),
+        (9000, 0.1, 500),
+        (3000, 0.0, 0),
+        (3, 0.1, 0),
+    ],
 )
 def test_how_many_photos_are_held_out(photos_, share, kept):
     rows = np.arange(7, 7 + photos_)

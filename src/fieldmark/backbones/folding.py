@@ -45,7 +45,7 @@ class FoldedConv:
         shift = shift * scale if norm.bias is None else torch.addcmul(norm.bias, shift, scale)
         padding = self.padding
         if isinstance(self, Conv2dSame):
-            input = pad_same(input, self.kernel_size, self.stride, self.dilation)
+            input = pad_same(input, list(self.kernel_size), list(self.stride), list(self.dilation))
             padding = (0, 0)
         weight = self.weight * scale.view(-1, 1, 1, 1)
         return nn.functional.conv2d(
@@ -93,7 +93,7 @@ def fold_frozen(network: nn.Module, run: Callable[[], object]) -> int:
             continue
         # In a tuple, so that it becomes no child; copying a network keeps the two together.
         conv.__dict__["_folded_norm"] = (norm,)
-        conv.__class__ = _mixed(FoldedConv, type(conv))
-        norm.__class__ = _mixed(PassingNorm, type(norm))
+        conv.__class__ = _mixed(FoldedConv, type(conv))  # type: ignore[arg-type]
+        norm.__class__ = _mixed(PassingNorm, type(norm))  # type: ignore[arg-type]
         folded += 1
     return folded

@@ -12,7 +12,6 @@ from fieldmark.evaluation.compare import Interval, Outcome, Verdict, paired_boot
 from fieldmark.evaluation.retrieval import Matrix, score_blocks, unit_rows
 from fieldmark.nn.measures import effective_rank
 
-
 REFERENCE_NEIGHBOURS = 10
 """Neighbours by the reference that an encoder is to find, at most."""
 

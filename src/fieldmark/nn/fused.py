@@ -6,6 +6,7 @@ the network once; the caller compares results, so a wrong guess costs speed, nev
 """
 
 from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from timm.layers.conv2d_same import Conv2dSame

@@ -187,7 +187,9 @@ def _without_labels(
         for values, side in zip(found, agreed, strict=True):
             values["agreement"] = float(side.mean() * 100)
     held_out = len(data.held_out)
-    verdict = judge_without_labels(*found, gain, photos=photos, learnt=learnt, held_out=held_out)
+    verdict = judge_without_labels(
+        found[0], found[1], gain, photos=photos, learnt=learnt, held_out=held_out
+    )
     extra = {
         "label_free": {
             "start": found[0],

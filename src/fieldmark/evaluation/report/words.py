@@ -141,8 +141,9 @@ MEANING: dict[str, str] = {
     ),
     "not measured": (
         "Without labels nobody can say whether classes are told apart better. The measures below "
-        "need no labels; they show whether something went wrong, not whether the result is useful. "
-        "A few dozen labelled photos per split are enough for a verdict."
+        "need no labels; they show whether something went wrong, and photos kept from training choose "
+        "what ships, but whether the result is useful nobody has checked. A few dozen labelled "
+        "photos per split are enough for a verdict."
     ),
 }
 
