@@ -27,6 +27,7 @@ from fieldmark.data.splits import match_split
 from fieldmark.data.store import PhotoStore
 from fieldmark.data.views import ViewMaker
 from fieldmark.encoder import Encoder
+from fieldmark.evaluation.labelfree import agreement
 from fieldmark.nn.measures import (
     alignment,
     effective_rank,
@@ -76,9 +77,6 @@ class Bench:
             reference_embeddings(start.spec, self.store, self.train_rows, self.rows)
         )
         self.reference = neighbours(self.rich, NEIGHBOURS)
-        # Fewer photos, as a user who holds some out would have.
-        few = np.searchsorted(self.rows, self.few)
-        self.few_reference = neighbours(self.rich[few], NEIGHBOURS)
 
 
 def look(encoder: Encoder, bench: Bench) -> dict[str, dict[str, Any]]:
@@ -122,9 +120,9 @@ def measure(x: dict[str, Any], start: dict[str, Any], bench: Bench) -> dict[str,
                 alignment(y["look0"], y["look1"]) / (2 * float(spread))
             ),
             "ensemble's neighbours": neighbour_agreement(bench.reference, near),
-            "ensemble's ranking": ranking(y["whole"], bench.reference),
-            f"ensemble's ranking, {LOOKED_AT} photos": ranking(
-                y["whole"][few], bench.few_reference
+            "ensemble's ranking": mean_agreement(y["whole"], bench.rich),
+            f"ensemble's ranking, {LOOKED_AT} photos": mean_agreement(
+                y["whole"][few], bench.rich[few]
             ),
             "ensemble's similarities": correlation(y["whole"], bench.rich),
             "mutual neighbours": float(mutual),
@@ -139,13 +137,9 @@ def measure(x: dict[str, Any], start: dict[str, Any], bench: Bench) -> dict[str,
     return {**result, "start's neighbours kept": kept - 1}
 
 
-def ranking(x: torch.Tensor, relevant: torch.Tensor) -> float:
-    """Mean average precision when the reference's neighbours are what is to be found."""
-    similarity = x @ x.T
-    similarity.fill_diagonal_(-torch.inf)
-    own = similarity.gather(1, relevant).sort(1, descending=True).values
-    ranks = torch.stack([(similarity > own[:, k : k + 1]).sum(1) + 1 for k in range(own.shape[1])], 1)  # fmt: skip
-    return float((torch.arange(1, own.shape[1] + 1) / ranks).mean())
+def mean_agreement(x: torch.Tensor, reference: torch.Tensor) -> float:
+    """What ``fieldmark train`` decides by where there are no labels."""
+    return float(agreement(x.numpy(), reference.numpy()).mean())
 
 
 def correlation(x: torch.Tensor, other: torch.Tensor) -> float:

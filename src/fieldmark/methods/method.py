@@ -57,7 +57,7 @@ class Method(nn.Module, ABC):
     batch_coupled: ClassVar[bool] = False
     """Whether one photo's loss depends on the others of its micro-batch, so that accumulating
     gradients over micro-batches is not the same as a larger batch."""
-    synced_statistics: ClassVar[bool] = False
+    synced_statistics: bool = False
     """Whether every batch-norm in training mode sees the batch of all processes; otherwise only
     the heads' does, and each process's backbone sees its own share."""
     reads_gradients: ClassVar[bool] = False
@@ -103,6 +103,10 @@ class Method(nn.Module, ABC):
 
     def start_epoch(self, progress: Progress, photos: Any) -> None:
         """Refresh whatever is kept about the photos; called before each epoch's first step."""
+
+    def identity(self) -> dict[str, Any]:
+        """What a run must share with the run it continues beyond its settings, as plain data."""
+        return {}
 
     @abstractmethod
     def exports(self) -> dict[str, EncoderSpec]:
@@ -153,6 +157,8 @@ class Attached(Method):
         nn.Module.__init__(self)
         self.config = config
         self.base = BASES[config.base](config.contrast, backbone)
+        # How statistics are shared belongs to the method underneath, too.
+        self.synced_statistics = self.base.synced_statistics
 
     @property
     def backbone(self) -> Backbone:  # type: ignore[override]

@@ -87,7 +87,8 @@ class PPSSL(Attached):
         self.guidance: Guidance | None = None
         if config.iadm != "none":
             self.guidance = Guidance(config, backbone, looks, shared_norm=trained)
-        self.notes = tuple(text for text in (config.why_off, config.what_is_released) if text)
+        texts = (config.why_off, config.what_takes_part, config.what_is_released)
+        self.notes = tuple(text for text in texts if text)
 
     def forward(self, batch: Batch, progress: Progress) -> LossOutput:
         """Eq. 9: contrast plus weighed AIS plus weighed IADM."""
@@ -121,18 +122,29 @@ class PPSSL(Attached):
         return output.loss * (1 if self.config.iadm == "faithful" else photos)
 
     def start_epoch(self, progress: Progress, photos: Any) -> None:
-        """Show the teacher each whole photo once, where it does not see crops."""
+        """Show the teacher each photo's middle square once, where it does not see crops."""
         super().start_epoch(progress, photos)
         part = self.distillation
         if part is None or self.config.teacher_views == "crop" or len(part.bank):
             return
-        rows, maker, size = np.asarray(photos.rows), photos.maker, self.backbone.size
+        rows, maker = np.asarray(photos.rows), photos.maker
+        # As sharp as the teacher takes it, whatever the student's input is.
+        size = getattr(part.teacher, "size", self.backbone.size)
         batches = (
             center_views(maker.store, rows[at : at + 64], size, crop=1.0, device=maker.device)
             for at in range(0, len(rows), 64)
         )
         embedded = embed_photos(part.teacher, (view.images for view in batches))
         part.remember(torch.from_numpy(rows), embedded)
+
+    def identity(self) -> dict[str, Any]:
+        """The words of the texts, and where they lie under the teacher."""
+        part = self.distillation
+        if part is None:
+            return {}
+        # Two decimals: other arithmetic may round the last digits, another teacher changes the first.
+        place = (part.texts.double() @ part.texts.double().T).mul(100).round().int().tolist()
+        return {"texts": part.words, "teacher_text_similarity": place}
 
     def exports(self) -> dict[str, EncoderSpec]:
         """The base's encoders; with attention-weighted pooling, where that was trained."""

@@ -4,7 +4,8 @@ Li et al. 2024, arXiv:2412.00134, "Auxiliary Image Semantics". Attaches to any m
 feature per image; nothing of it is needed for inference.
 """
 
-from typing import Literal
+from pathlib import Path
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -33,15 +34,15 @@ class TextConfig(Config):
     teacher_norm: TeacherNorm = "clip"
     """Statistics that normalise the teacher's input: its own (clip), or imagenet as released."""
     teacher_views: Literal["crop", "photo"] = "crop"
-    """Whether the teacher sees each crop, as in the paper, or each whole photo once, kept."""
+    """Whether the teacher sees each crop, as in the paper, or each photo's middle square, once."""
     texts: str | None = None
     """Bank of texts: one that is shipped, such as birds, or the path of a .toml file."""
     text_kind: Kind = "fine"
     """Descriptions (fine) or bare names (coarse)."""
     text_count: int = Field(default=8, ge=1, le=MOST_TEXTS)
     """Texts taken from the bank, the relevant one first; 8 in the paper."""
-    kd_scale: float | None = Field(default=100.0, gt=0)
-    """What cosines are multiplied with to be logits, on both sides; None: the teacher's own."""
+    kd_scale: Annotated[float, Field(gt=0)] | Literal["teacher"] = 100.0
+    """What cosines are multiplied with to be logits, on both sides; "teacher": its own."""
     ais_weight: float = Field(default=1.2, ge=0)
     """Weight of the divergence, which is a mean over photos and texts: with 8 texts 1.2 is 0.15
     of the sum over texts."""
@@ -69,6 +70,17 @@ class TextConfig(Config):
         return self.teacher is not None and self.ais is not False
 
     @property
+    def what_takes_part(self) -> str:
+        """What a run with AIS on rests on beyond its photos and start; empty when it is off."""
+        if not self.distils:
+            return ""
+        return (
+            f"AIS is on: the text-image teacher '{_last_part(self.teacher or '')}' takes part with "
+            f"{self.text_count} texts of '{_last_part(self.texts or '')}'. It was trained on other "
+            "photos and their captions (extra data); no text names a class of these photos."
+        )
+
+    @property
     def why_off(self) -> str:
         """What the user should know when AIS is off; empty when it is on."""
         if self.distils:
@@ -82,6 +94,12 @@ class TextConfig(Config):
         )
 
 
+def _last_part(place: str) -> str:
+    """A teacher's or bank's name without folders of this machine."""
+    kind, colon, rest = place.partition(":")
+    return f"{kind}:{Path(rest).name}" if colon else Path(place).name
+
+
 class TextDistillation(nn.Module):
     """Compares what the student and a frozen teacher say an image looks like.
 
@@ -91,15 +109,17 @@ class TextDistillation(nn.Module):
         dim: Length of the student's feature.
     """
 
+    texts: Float[Tensor, "T E"]
+
     def __init__(self, config: TextConfig, teacher: TextImageTeacher, dim: int) -> None:
         super().__init__()
         self.config = config
         self.teacher = teacher
-        self.scale = config.kd_scale or teacher.scale
+        self.scale = teacher.scale if config.kd_scale == "teacher" else config.kd_scale
         self.project = nn.Linear(dim, teacher.dim)
-        texts = text_bank(config.texts or "").select(config.text_count, config.text_kind)
+        self.words = text_bank(config.texts or "").select(config.text_count, config.text_kind)
         # Not state: follows from the settings, as the teacher does.
-        self.__dict__["texts"] = teacher.encode_texts(texts)
+        self.register_buffer("texts", teacher.encode_texts(self.words), persistent=False)
         self.bank = PhotoBank(teacher.dim)
 
     def forward(
@@ -114,9 +134,6 @@ class TextDistillation(nn.Module):
             pooled: Attention-weighted features, with gradient.
             images: What they are of, in [0, 1].
             rows: Catalog rows of the photos.
-
-        Raises:
-            ValueError: If whole photos are compared and :meth:`remember` was never called.
         """
         told = self.told(images, rows)
         # A cosine in half precision, times 100, would be off by half a unit.
@@ -124,7 +141,7 @@ class TextDistillation(nn.Module):
             pooled = pooled.to(self.project.weight.dtype)
             # The feature is brought to length 1 before and after the projection, as released.
             student = normalize(self.project(normalize(pooled)))
-            texts = self.__dict__["texts"].to(student)
+            texts = self.texts.to(student)
             judged = (self.scale * side @ texts.T for side in (told.to(student), student))
             return text_divergence(*judged)
 
@@ -132,11 +149,10 @@ class TextDistillation(nn.Module):
     def told(
         self, images: Float[Tensor, "B 3 H W"], rows: Int[Tensor, " B"]
     ) -> Float[Tensor, "B E"]:
-        """The teacher's unit vectors of the crops, or of their whole photos."""
-        if self.config.teacher_views == "crop":
+        """The teacher's unit vectors of the crops, or of their photos once they are remembered."""
+        # Outside a run, as when the loop times one step, the crops are all there is.
+        if self.config.teacher_views == "crop" or not len(self.bank):
             return self.teacher.encode_images(images.detach())
-        if not len(self.bank):
-            raise ValueError("no photo was embedded yet; call remember before the first step.")
         return self.bank.of(rows)
 
     @torch.no_grad()

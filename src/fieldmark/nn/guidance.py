@@ -121,7 +121,6 @@ def guidance_maps(
     """
     sources = [_source(seen, layers, layer) for seen in passes for layer in layers]
     found = iter(gradients(total, sources, create_graph=create_graph))
-    mean = torch.tensor(backbone.config.mean).view(1, 3, 1, 1)
     maps = []
     for seen in passes:
         row = []
@@ -130,7 +129,7 @@ def guidance_maps(
             if layer == "image":
                 # The map is of the normalised image (x - m) / s, whose derivative is s times that
                 # of x: the spread cancels.
-                source = source - mean.to(source)
+                source = source - backbone.mean.to(source)
             activation = layer_cells(source, layer, backbone, seen)
             gradient = layer_cells(next(found), layer, backbone, seen)
             row.append(activation_map(activation, gradient, sign))
@@ -239,11 +238,7 @@ class Guidance(nn.Module):
         source = _source(seen, self.config.layers, layer)
         if layer == "image":
             source = source.detach()
-            mean, std = (
-                torch.tensor(values).view(1, 3, 1, 1).to(source)
-                for values in (backbone.config.mean, backbone.config.std)
-            )
-            source = (source - mean) / std
+            source = (source - backbone.mean.to(source)) / backbone.std.to(source)
         cells = layer_cells(source, layer, backbone, seen)
         used = self.norm or norm
         assert used is not None

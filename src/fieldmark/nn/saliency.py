@@ -61,8 +61,11 @@ def _look_at_energy(
     strides = backbone.stage_strides if layers == "fused" else ()
     stages = tuple(i for i, stride in enumerate(strides) if stride >= _COARSEST_FUSED)
     features = backbone(images, stages=stages)
-    last = features.tokens.transpose(1, 2).unflatten(2, features.shape)
-    return features, energy([*features.stages, last])
+    maps = [*features.stages]
+    # Where the last stage is the last map it has been counted.
+    if not maps or maps[-1] is not features.last:
+        maps.append(features.tokens.transpose(1, 2).unflatten(2, features.shape))
+    return features, energy(maps)
 
 
 def _mean_of_heads(attention: Float[Tensor, "B heads S S"]) -> Float[Tensor, "B S S"]:
@@ -142,7 +145,7 @@ def keep_cells(
     flat = saliency.flatten(1)
     cells = flat.shape[1]
     # 0.29 x 100 is a little below 29 in floating point.
-    count = min(cells, max(1, math.floor(share * cells + 1e-9)) + inclusive)
+    count = min(cells, max(1, math.floor(share * cells + 1e-9) + inclusive))
     order = flat.argsort(dim=1, descending=True, stable=True)[:, :count]
     kept = torch.zeros_like(flat, dtype=torch.bool).scatter(1, order, True)
     return kept.unflatten(1, saliency.shape[1:])

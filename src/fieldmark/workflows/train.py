@@ -166,7 +166,7 @@ def _fit(
         run.path,
         observer=narrator(progress, say),
         health=health,
-        identity=_identity(recipe, data),
+        identity={**_identity(recipe, data), **method.identity()},
         device=device,
     )
     if lowered:
