@@ -42,7 +42,7 @@ class TinyBackbone(Backbone):
             name="tiny", weights="random", mean=mean, std=std, normalization="train"
         )
         self.provenance = Provenance(how="random")
-        self.mean = torch.tensor(mean).view(1, 3, 1, 1)
+        self.mean, self.std = (torch.tensor(x).view(1, 3, 1, 1) for x in (mean, std))
         self.size = SIZE
         self.dim = self.token_dim = dim
         self.stage_dims, self.stage_strides = (16, 32, dim), (4, 8, 8)

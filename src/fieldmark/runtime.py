@@ -89,12 +89,17 @@ def stop_processes() -> None:
 
 @contextlib.contextmanager
 def processes(**settings: Any) -> Iterator[None]:
-    """Join the process group for a block; see :func:`start_processes`."""
+    """Join the process group for a block; see :func:`start_processes`.
+
+    Inside another such block nothing happens: the outer one leaves the group.
+    """
+    joined = dist.is_available() and dist.is_initialized()
     start_processes(**settings)
     try:
         yield
     finally:
-        stop_processes()
+        if not joined:
+            stop_processes()
 
 
 def rank() -> int:

@@ -11,7 +11,7 @@ import tiny
 from fieldmark.backbones.backbone import Backbone, BackboneConfig
 from fieldmark.encoder import Encoder
 from fieldmark.methods import METHODS
-from fieldmark.training.loop import fit
+from fieldmark.training.loop import fit, trial
 from fieldmark.types import Progress
 from fieldmark.workflows.recipe import load_recipe
 
@@ -145,7 +145,38 @@ def test_user_is_told_that_the_teacher_is_missing(tmp_path, teacher):
     result = fit(method, tiny.source(), tiny.train_config(epochs=1), tmp_path)
     assert any("AIS IS OFF" in note and "hf download" in note for note in result.notes)
     assert any("no gradient" in note for note in result.notes)
-    assert made(**teacher)[0].notes == ()
+    (note,) = made(**teacher)[0].notes
+    assert note.startswith("AIS is on")
+    assert "extra data" in note
+    assert "no text names a class" in note
+
+
+@pytest.mark.parametrize("precision", ["fp32", "auto"])
+def test_photos_are_shown_to_the_teacher_once(teacher, tmp_path, precision):
+    """Also where the loop times a step before the first epoch has begun."""
+    method = tiny.method("ppssl", teacher_views="photo", **teacher)
+    source = tiny.source()
+    assert trial(method, source, tiny.train_config(epochs=1), seconds=0.1) > 0
+    fit(method, source, tiny.train_config(epochs=1, precision=precision), tmp_path)
+    assert len(method.distillation.bank) == len(source.rows)
+
+
+def test_a_run_is_not_continued_with_other_texts(teacher, tmp_path):
+    bank = tmp_path / "mine.toml"
+    bank.write_text('description = "d"\nrelevant = "a bird"\nirrelevant = ["a dog", "a bus"]\n')
+    settings = {**teacher, "texts": str(bank), "text_count": 3}
+    before = made(**settings)[0].identity()
+    assert before["texts"] == ["a bird", "a dog", "a bus"]
+    assert made(**settings)[0].identity() == before
+    bank.write_text(bank.read_text().replace("a dog", "a cat"))
+    assert made(**settings)[0].identity() != before
+    assert made(ais=False)[0].identity() == {}
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_statistics_are_shared_as_the_method_underneath_shares_them(base):
+    method, _ = made(base)
+    assert method.synced_statistics == METHODS[base].synced_statistics
 
 
 def test_ablations_differ():

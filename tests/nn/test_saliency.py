@@ -135,12 +135,18 @@ def test_energy_is_the_length_of_each_cells_vector():
 
 
 @torch.no_grad()
-def test_convolutional_networks_fuse_their_coarse_maps(convnet):
+@pytest.mark.parametrize(("name", "once"), [("test_resnet", True), ("mobilenetv2_035", False)])
+def test_convolutional_networks_fuse_their_coarse_maps(name, once):
+    """Every map once: MobileNetV2's last map is another than its last stage's, a ResNet's is not."""
+    config = BackboneConfig(name=name, weights="random")
+    convnet = Backbone.build(config, size=64).eval()
     assert convnet.stage_strides == (2, 4, 8, 16, 32)
     features = convnet(IMAGES, stages=(3, 4))
     last = features.tokens.transpose(1, 2).unflatten(2, features.shape)
     fused = saliency.look(convnet, IMAGES, "fused")[1]
-    torch.testing.assert_close(fused, saliency.energy([*features.stages, last]))
+    maps = [*features.stages, last]
+    assert torch.equal(maps[-1], maps[-2]) == once
+    torch.testing.assert_close(fused, saliency.energy(maps[:-1] if once else maps))
     assert fused.shape == (2, 4, 4)
     torch.testing.assert_close(
         saliency.look(convnet, IMAGES, "last")[1], last.norm(dim=1).log(), rtol=1e-4, atol=1e-4
@@ -177,6 +183,13 @@ def test_the_paper_keeps_58_of_196_cells(inclusive, count):
 def test_share_kept(cells, share, count):
     side = math.isqrt(cells)
     assert saliency.keep_cells(draw(1, side, side), share).sum().item() == count
+
+
+@pytest.mark.parametrize(("inclusive", "count"), [(False, 1), (True, 1)])
+def test_fewer_than_one_cell(inclusive, count):
+    # The threshold is the largest value: only that cell is as large.
+    kept = saliency.keep_cells(draw(1, 2, 2), 0.2, inclusive=inclusive)
+    assert kept.sum().item() == count
 
 
 def test_ties_do_not_change_the_count():

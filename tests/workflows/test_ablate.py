@@ -6,7 +6,7 @@ import pytest
 
 from fieldmark.cli import app
 from fieldmark.config import merge
-from fieldmark.errors import ConfigError, OutputError
+from fieldmark.errors import ConfigError, InputError, OutputError
 from fieldmark.methods.mocov2 import MoCoV2
 from fieldmark.training.log import read_metrics
 from fieldmark.workflows import ablate as ablation
@@ -168,6 +168,27 @@ def test_seeds_are_averaged_and_the_interval_reaches_over_all(monkeypatch, tmp_p
     text = (tmp_path / "out" / "ablation.md").read_text()
     assert "13.00 ± 1.00 (+3.00 [+1.00, +6.00])" in text
     assert "standard deviation over seeds" in text
+
+
+def test_a_variant_that_a_network_refuses_is_left_out_and_said(monkeypatch, tmp_path):
+    def some(photos, out, recipe, **settings):
+        if "kept" in str(out):
+            raise InputError("this network has no stage 9")
+        return labelled(photos, out, recipe, **settings)
+
+    monkeypatch.setattr(ablation, "train", some)
+    said = []
+    settings = {"recipe": "smoke", "studies": ["own-keys"]}
+    table = ablate("mocov2", tmp_path, tmp_path / "out", say=said.append, **settings)
+    assert [row["variant"] for row in table["rows"]] == ["masked"]
+    (refused,) = table["refused"]
+    assert refused["variant"] == "kept"
+    assert "left out: this network has no stage 9" in said
+    text = (tmp_path / "out" / "ablation.md").read_text()
+    assert "- own-keys, kept: this network has no stage 9" in text
+    monkeypatch.setattr(ablation, "train", lambda *a, **k: some(a[0], "kept", a[2]))
+    with pytest.raises(ConfigError, match="no variant can be trained here; this network has"):
+        ablate("mocov2", tmp_path, tmp_path / "other", **settings)
 
 
 def test_without_labels_view_recall_is_compared(monkeypatch, tmp_path):

@@ -223,6 +223,12 @@ def test_photos_that_cannot_be_read_and_classes_never_taught_are_told(few, start
     assert any(
         "1 classes have test photos and no train photos (blue)" in n for n in result["notes"]
     )
+    tuned = Encoder.load(tmp_path / "out" / "classifier" / "encoder", device="cpu")
+    assert "5 photos of 2 classes" in tuned.provenance.labels_seen  # nobody taught it blue
+    for name in ("2", "4"):
+        (folder / f"{name}.png").write_bytes(b"nothing")
+    with pytest.raises(LabelError, match=r"all 3 train photos of .* are of one class, 'g'"):
+        finetune(start, folder, tmp_path / "one", labels=table, config=FAST, device="cpu")
     for file in folder.glob("*.png"):
         if int(file.stem) >= 6:
             file.write_bytes(b"nothing")
@@ -252,10 +258,13 @@ def test_a_head_of_another_encoder_is_refused(tuned, start, tmp_path):
         load_classifier(tmp_path / "copy")
 
 
-def test_command_line(sample, start, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    "optimizer", [("--optimizer", "sgd"), ("--set", "train.optimizer=sgd")], ids=["option", "set"]
+)
+def test_command_line(sample, start, tmp_path, monkeypatch, capsys, optimizer):
     out = tmp_path / "out"
     arguments = ["finetune", start, sample.photos, "--labels", sample.probe, "--out", out]
-    arguments += ["--epochs", 1, "--optimizer", "sgd", "--batch-size", 16, "--device", "cpu"]
+    arguments += ["--epochs", 1, *optimizer, "--batch-size", 16, "--device", "cpu"]
     arguments += ["--set", "train.precision=fp32", "--set", "train.tensorboard=false", "--json"]
     monkeypatch.setattr("sys.argv", ["fieldmark", *map(str, arguments)])
     app.app(standalone_mode=False)

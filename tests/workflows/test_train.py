@@ -215,6 +215,25 @@ def test_a_run_is_one_process_s_from_beginning_to_end(sample, tmp_path, monkeypa
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)  # given back
 
 
+def test_no_folder_of_this_machine_is_handed_on():
+    settings = {
+        "backbone": {"name": "resnet18", "weights": "/home/ada/w.safetensors"},
+        "method": {"teacher": "open_clip:ViT-B-32:/home/ada/w.safetensors", "texts": "birds"},
+    }
+    judgement.without_paths(settings)
+    assert settings["backbone"] == {"name": "resnet18"}
+    method = settings["method"]
+    assert method == {"teacher": "open_clip:ViT-B-32:w.safetensors", "texts": "birds"}
+    judgement.without_paths({"method": {"texts": "/home/ada/mine.toml"}})
+
+
+@pytest.mark.parametrize("smallest", [0.05, 0.2, 0.9])
+def test_photos_are_kept_as_sharp_for_fine_tuning_as_for_training(smallest):
+    kept = photos.sharp_side(128, smallest, 100)
+    assert kept >= photos.sharp_side(128, 0.2, 100) > 1.5 * 128
+    assert kept == photos.sharp_side(128, min(smallest, 0.2), 100)
+
+
 @pytest.mark.parametrize("sets", [(), ("photos.short_side=80",)])
 def test_whole_photos_are_kept_sharp(sets):
     side = photos.short_side(load_recipe("start", ("size=64", *sets)), 10)

@@ -72,11 +72,14 @@ def command(
 
     given = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "optimizer": optimizer}
     given["seed"] = seed
-    train = {k: v for k, v in given.items() if v is not None}
-    data: dict[str, Any] = {"train": {**(SGD if optimizer == "sgd" else {}), **train}}
+    data: dict[str, Any] = {"train": {k: v for k, v in given.items() if v is not None}}
     if normalization is not None:
         data["normalization"] = normalization
-    data = apply_sets(merge(FinetuneConfig().dump(), data), sets or ())
+    data = apply_sets(data, sets or ())
+    usual = FinetuneConfig().dump()
+    if data["train"].get("optimizer") == "sgd":
+        usual = merge(usual, {"train": SGD})
+    data = merge(usual, data)
     config = FinetuneConfig.parse(data, "the options of fieldmark finetune")
     with progress_bars() as bars:
         result = finetune(

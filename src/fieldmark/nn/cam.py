@@ -150,7 +150,8 @@ def map_entropy(
     A target near 1 is even, and fitting it only flattens the attention (docs/methods.md).
     """
     x = target if rows else target.flatten(1)[:, None]
-    # In double on the host: maps are small, and not every device has it.
-    log_p = functional.log_softmax(x.detach().cpu().double() / temperature, dim=-1)
+    # Not every device has doubles.
+    wide = torch.float32 if x.device.type == "mps" else torch.float64
+    log_p = functional.log_softmax(x.detach().to(wide) / temperature, dim=-1)
     entropy = -(log_p.exp() * log_p).sum(-1).mean()
-    return (entropy / math.log(max(2, x.shape[-1]))).float().to(target.device)
+    return (entropy / math.log(max(2, x.shape[-1]))).float()

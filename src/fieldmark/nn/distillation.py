@@ -4,7 +4,6 @@ Li et al. 2024, arXiv:2412.00134, "Auxiliary Image Semantics". Attaches to any m
 feature per image; nothing of it is needed for inference.
 """
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
@@ -20,7 +19,7 @@ from fieldmark.errors import ConfigError
 from fieldmark.nn.bank import PhotoBank
 from fieldmark.nn.frozen import TeacherNorm, TextImageTeacher
 from fieldmark.nn.losses import normalize
-from fieldmark.nn.places import HOW_TO_GET
+from fieldmark.nn.places import HOW_TO_GET, last_part
 from fieldmark.nn.texts import MOST_TEXTS, Kind, text_bank
 
 
@@ -75,8 +74,8 @@ class TextConfig(Config):
         if not self.distils:
             return ""
         return (
-            f"AIS is on: the text-image teacher '{_last_part(self.teacher or '')}' takes part with "
-            f"{self.text_count} texts of '{_last_part(self.texts or '')}'. It was trained on other "
+            f"AIS is on: the text-image teacher '{last_part(self.teacher or '')}' takes part with "
+            f"{self.text_count} texts of '{last_part(self.texts or '')}'. It was trained on other "
             "photos and their captions (extra data); no text names a class of these photos."
         )
 
@@ -92,12 +91,6 @@ class TextConfig(Config):
             f"names none. {HOW_TO_GET} Choose texts with method.texts "
             f"({', '.join(shipped.texts())}, or a file of your own)."
         )
-
-
-def _last_part(place: str) -> str:
-    """A teacher's or bank's name without folders of this machine."""
-    kind, colon, rest = place.partition(":")
-    return f"{kind}:{Path(rest).name}" if colon else Path(place).name
 
 
 class TextDistillation(nn.Module):

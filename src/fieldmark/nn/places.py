@@ -25,6 +25,19 @@ def offline() -> bool:
     )
 
 
+def last_part(name: str) -> str:
+    """A teacher's or bank's name without the folders of this machine.
+
+    Example:
+        >>> last_part("transformers:/home/ada/clip"), last_part("birds")
+        ('transformers:clip', 'birds')
+    """
+    *before, place = name.split(":")
+    path = Path(place)
+    inside = path.is_absolute() or place.startswith("~")
+    return ":".join([*before, path.name if inside else place])
+
+
 def find(place: str) -> Path | None:
     """A file or folder of that name, here or in the folder for weights."""
     path = Path(place).expanduser()

@@ -62,10 +62,14 @@ def _look_at_energy(
     stages = tuple(i for i, stride in enumerate(strides) if stride >= _COARSEST_FUSED)
     features = backbone(images, stages=stages)
     maps = [*features.stages]
-    # Where the last stage is the last map it has been counted.
-    if not maps or maps[-1] is not features.last:
+    # In most networks the last stage is the last map, which would count twice.
+    if not maps or not _same_memory(maps[-1], features.last):
         maps.append(features.tokens.transpose(1, 2).unflatten(2, features.shape))
     return features, energy(maps)
+
+
+def _same_memory(one: Tensor, other: Tensor | None) -> bool:
+    return other is not None and one.data_ptr() == other.data_ptr()
 
 
 def _mean_of_heads(attention: Float[Tensor, "B heads S S"]) -> Float[Tensor, "B S S"]:

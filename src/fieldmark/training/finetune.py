@@ -37,7 +37,7 @@ class FinetuneConfig(Config):
     """Batch-norm while training: frozen, slow or train."""
     train_from_stage: int = 0
     """First stage of the network that learns; earlier ones are frozen. Negative counts from the
-    end; as many as there are stages: only modules behind the network and the head learn."""
+    end. To train the head alone is a linear probe: fieldmark eval."""
     lr_ratios: tuple[float, ...] = ()
     """Learning-rate ratio per stage, input to output; fewer values than stages are spread evenly."""
     train: TrainConfig = TrainConfig(

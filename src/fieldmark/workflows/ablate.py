@@ -19,11 +19,12 @@ import numpy as np
 from fieldmark import __version__, runtime, storage
 from fieldmark import config as settings
 from fieldmark.config import suggest
-from fieldmark.errors import ConfigError, OutputError
+from fieldmark.errors import ConfigError, InputError
 from fieldmark.methods import METHODS
 from fieldmark.workflows import recipe as recipes
 from fieldmark.workflows.photos import Say, ShowProgress, quiet, short_side
 from fieldmark.workflows.recipe import Recipe, load_recipe
+from fieldmark.workflows.run import claim_folder
 from fieldmark.workflows.train import read_result, train
 
 _log = logging.getLogger("fieldmark")
@@ -80,10 +81,12 @@ def ablate(
         ``method``, ``recipe``, ``epochs``, ``size``, ``probe``, ``seeds``, ``start`` (the start's
         value of each measure) and ``rows``: ``study``, ``variant``, ``same_as``, ``seeds``,
         ``verdicts`` and ``measures`` (each with ``value``, ``spread``, ``start``, ``gain`` and
-        ``interval``; percent and points). None in all processes but the first.
+        ``interval``; percent and points), and ``refused`` (``study``, ``variant``, ``reason``): what
+        this network or these texts cannot do. None in all processes but the first.
 
     Raises:
-        ConfigError: No such method or study, or a recipe of another method.
+        ConfigError: No such method or study, a recipe of another method, or no variant that can be
+            trained.
         OutputError: ``out`` holds something else.
     """
     if seeds < 1:
@@ -92,11 +95,14 @@ def ablate(
         )
     wanted = variants(method, recipe=recipe, sets=sets, extra=extra, studies=studies)
     out = Path(out)
-    with runtime.processes():
+    with runtime.processes(device=runtime.pick_device(device)):
         first = runtime.rank() == 0
         if first:
-            _claim(out)
+            claim_folder(out, _RUN, "an ablation")
+            if not (out / _RUN).is_file():
+                storage.write_json(out / _RUN, {"fieldmark": __version__, "rows": []})
         rows: list[dict[str, Any]] = []
+        refused: list[dict[str, str]] = []
         for done, variant in enumerate(wanted):
             twin = next(v for v in wanted if v.recipe == variant.recipe)
             results = []
@@ -105,15 +111,30 @@ def ablate(
                 made = _seeded(variant.recipe, seed)
                 # The same settings under two names are trained once.
                 folder = _folder(out, twin) / f"seed-{seed}"
+                # All processes agree on what is done: the first is still judging when others go on.
+                runtime.barrier()
                 kept = read_result(folder) if twin is not variant else None
-                result = kept or _run(made, folder, photos, out, probe, device, progress, say)
+                runtime.barrier()
+                try:
+                    result = kept or _run(made, folder, photos, out, probe, device, progress, say)
+                except (ConfigError, InputError) as error:
+                    # This network or bank of texts cannot do it; the other variants can.
+                    say(f"left out: {error}")
+                    reason = {"study": variant.study, "variant": variant.name}
+                    refused.append({**reason, "reason": str(error)})
+                    break
                 if result is not None:
                     results.append(result)
-            if first:
+            if first and results:
                 rows.append(_row(variant, twin, results))
                 table = _table(wanted[0], method, rows, seeds, probe)
-                _write(out, table)
-        return table if first else None
+                _write(out, {**table, "refused": refused})
+        if len(refused) == len(wanted):
+            raise ConfigError(f"no variant can be trained here; {refused[0]['reason']}")
+        if not first:
+            return None
+        _write(out, {**table, "refused": refused})
+        return {**table, "refused": refused}
 
 
 def variants(
@@ -167,19 +188,6 @@ def _changed(base: Recipe, tables: dict[str, Any], source: str) -> Recipe:
 def _seeded(recipe: Recipe, seed: int) -> Recipe:
     config = recipe.train.model_copy(update={"seed": recipe.train.seed + seed})
     return recipe.model_copy(update={"train": config})
-
-
-def _claim(out: Path) -> None:
-    if out.exists() and not out.is_dir():
-        raise OutputError(f"--out {out} is a file; give a folder for the ablation.")
-    if out.is_dir() and any(out.iterdir()) and not (out / _RUN).is_file():
-        raise OutputError(
-            f"--out {out} is not empty and holds no ablation; give a new folder, or that of an "
-            "ablation to continue."
-        )
-    storage.make_folder(out)
-    if not (out / _RUN).is_file():
-        storage.write_json(out / _RUN, {"fieldmark": __version__, "rows": []})
 
 
 def _folder(out: Path, variant: Variant) -> Path:
@@ -334,6 +342,11 @@ def as_markdown(table: dict[str, Any]) -> str:
                 cells = [_in_words(row["measures"][name]) for name in columns]
                 name = row["variant"] + (f" (= {row['same_as']})" if row["same_as"] else "")
                 lines.append(f"| {name} | {' | '.join(cells)} |")
+    if table["refused"]:
+        lines += ["", "## Left out", ""]
+        lines += [
+            f"- {row['study']}, {row['variant']}: {row['reason']}" for row in table["refused"]
+        ]
     return "\n".join(lines) + "\n"
 
 

@@ -27,10 +27,10 @@ from fieldmark.backbones.provenance import Provenance
 from fieldmark.backbones.weights import read_tensors
 from fieldmark.data.catalog import Catalog
 from fieldmark.data.splits import Split
-from fieldmark.data.store import PhotoStore, begun_short_side, choose_short_side
+from fieldmark.data.store import PhotoStore, begun_short_side
 from fieldmark.data.views import BatchSource, center_views
 from fieldmark.encoder import Encoder
-from fieldmark.errors import ArtifactError, LabelError, OutputError
+from fieldmark.errors import ArtifactError, LabelError
 from fieldmark.evaluation.classification import (
     Classification,
     confusion_table,
@@ -47,8 +47,11 @@ from fieldmark.workflows.photos import (
     affordable_batch,
     find_split,
     quiet,
+    say_nothing,
+    sharp_side,
     usable_split,
 )
+from fieldmark.workflows.run import claim_folder
 from fieldmark.workflows.train import narrator, on_device
 
 _log = logging.getLogger("fieldmark")
@@ -90,17 +93,20 @@ def finetune(
         OutputError: ``out`` holds something else, or a run with other settings.
     """
     began = time.time()
-    with runtime.processes(), ExitStack() as stack:
-        where = runtime.pick_device(device)
+    where = runtime.pick_device(device)
+    with runtime.processes(device=where), ExitStack() as stack:
         start = Encoder.load(encoder, device="cpu")
         catalog = Catalog.open(Path(photos))
         split, told = _labels(catalog, labels)
         out = Path(out)
         if runtime.rank() == 0:
-            _claim(out)
+            claim_folder(out, _RUN, "a fine-tuned classifier")
+            storage.write_json(
+                out / _RUN, {"format": "fieldmark-finetune", "fieldmark": __version__}
+            )
             stack.enter_context(hold_run(out))
         else:
-            say, progress = _say_nothing, quiet
+            say, progress = say_nothing, quiet
         runtime.barrier()
         store, usable = _decode(catalog, split, out / "store", start.size, config, progress, say)
         notes = _notes(split, usable)
@@ -179,10 +185,6 @@ def finetune(
         return result
 
 
-def _say_nothing(text: str) -> None:
-    """One voice is enough for several processes."""
-
-
 def _labels(catalog: Catalog, table: Path | None) -> tuple[Split, str]:
     split, told = find_split(catalog, table)
     if split is None or not len(split.train_rows):
@@ -190,6 +192,11 @@ def _labels(catalog: Catalog, table: Path | None) -> tuple[Split, str]:
             f"{catalog.source} names no labelled train and test photos of its own; give --labels with "
             "a table path,class,split, or photos in train/CLASS/ and test/CLASS/."
         )
+    _check_classes(split, told)
+    return split, told
+
+
+def _check_classes(split: Split, told: str) -> None:
     classes = np.unique(split.train_labels)
     if len(classes) < 2:
         only = split.classes[int(classes[0])]
@@ -197,18 +204,6 @@ def _labels(catalog: Catalog, table: Path | None) -> tuple[Split, str]:
             f"all {len(split.train_rows)} train photos of {told} are of one class, '{only}'; telling "
             "classes apart needs at least two."
         )
-    return split, told
-
-
-def _claim(out: Path) -> None:
-    if out.exists() and not out.is_dir():
-        raise OutputError(f"--out {out} is a file; give a folder for the classifier.")
-    if not (out / _RUN).is_file() and out.is_dir() and any(out.iterdir()):
-        raise OutputError(
-            f"--out {out} is not empty and holds nothing of fieldmark finetune; give a new folder."
-        )
-    storage.make_folder(out)
-    storage.write_json(out / _RUN, {"format": "fieldmark-finetune", "fieldmark": __version__})
 
 
 def _decode(
@@ -224,7 +219,7 @@ def _decode(
     rows = np.concatenate([split.train_rows, split.test_rows])
     if runtime.rank() == 0:
         # A run that goes on keeps its photos as they are, however full the disk has become.
-        side = begun_short_side(folder) or choose_short_side(
+        side = begun_short_side(folder) or sharp_side(
             size, config.smallest_crop, len(rows), folder=folder
         )
         PhotoStore.build(
@@ -246,6 +241,7 @@ def _decode(
                 f"none of the {len(before)} labelled {name} photos can be read; run fieldmark check on "
                 "them."
             )
+    _check_classes(usable, "the labels that can be read")
     for record in store.records[:3]:
         say(f"not used: {record.path} ({record.code}: {record.detail})")
     return store, usable
@@ -291,7 +287,8 @@ def _identity(
 def _provenance(before: Provenance, split: Split, photos: Path) -> Provenance:
     """The same, and that it has now seen labels."""
     name = photos.resolve().name
-    seen = f"{len(split.train_rows)} photos of {len(split.classes)} classes of {name}"
+    classes = len(np.unique(split.train_labels))
+    seen = f"{len(split.train_rows)} photos of {classes} classes of {name}"
     kept = before.labels_seen not in {"none", "unknown"}
     data = name if before.how == "random" else f"{before.data}, then {name}"
     return before.model_copy(

@@ -35,6 +35,7 @@ from fieldmark.evaluation.labelfree import (
     measure_views,
 )
 from fieldmark.evaluation.projection import project
+from fieldmark.nn.places import last_part
 from fieldmark.nn.spec import EncoderSpec, PostConfig
 from fieldmark.training.loop import FitResult
 from fieldmark.workflows.doctor import versions
@@ -306,8 +307,7 @@ def _save(
             metrics=metrics,
             verdict=summary["verdict"],
         )
-        # Paths of this machine do not belong into what is handed on.
-        side.encoder.card["settings"].get("backbone", {}).pop("weights", None)
+        without_paths(side.encoder.card["settings"])
         side.encoder.save(run.encoder_of(who))
     aside = run.path / ".encoder.partial"
     shutil.rmtree(aside, ignore_errors=True)
@@ -315,6 +315,15 @@ def _save(
     shutil.rmtree(run.encoder, ignore_errors=True)
     aside.rename(run.encoder)
     storage.sync_folder(run.path)
+
+
+def without_paths(settings: dict[str, Any]) -> None:
+    """Take folders of this machine out of settings, which are handed on with the encoder."""
+    settings.get("backbone", {}).pop("weights", None)
+    method = settings.get("method", {})
+    for key in ("teacher", "texts"):
+        if isinstance(method.get(key), str):
+            method[key] = last_part(method[key])
 
 
 def _report(

@@ -32,6 +32,10 @@ def quiet(what: str, done: int, total: int, note: str = "") -> None:
     """Show nothing."""
 
 
+def say_nothing(text: str) -> None:
+    """One voice is enough for several processes."""
+
+
 class Photos(NamedTuple):
     """A run's photos."""
 
@@ -63,12 +67,20 @@ def short_side(recipe: Recipe, count: int, *, folder: Path | None = None) -> int
         count: Photos to keep.
         folder: Where the store goes, if the disk's free room should count.
     """
-    smallest = _SHARP
-    if recipe.trains:
-        smallest = min(smallest, recipe.multi_view().smallest_scale)
-    return recipe.photos.short_side or choose_short_side(
-        recipe.size, smallest, count, folder=folder
-    )
+    smallest = recipe.multi_view().smallest_scale if recipe.trains else 1.0
+    return recipe.photos.short_side or sharp_side(recipe.size, smallest, count, folder=folder)
+
+
+def sharp_side(size: int, smallest: float, count: int, *, folder: Path | None = None) -> int:
+    """Short side that neither training's smallest crops nor embedding's whole photos suffer from.
+
+    Args:
+        size: Input of the network, pixels.
+        smallest: Smallest crop, as share of the photo's area.
+        count: Photos to keep.
+        folder: Where the store goes, if the disk's free room should count.
+    """
+    return choose_short_side(size, min(_SHARP, smallest), count, folder=folder)
 
 
 def prepare(

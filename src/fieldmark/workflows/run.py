@@ -34,6 +34,27 @@ def default_folder(photos: Path, recipe: str) -> Path:
     return Path("runs") / re.sub(r"\W+", "-", f"{name}-{recipe}").strip("-")
 
 
+def claim_folder(out: Path, marker: str, what: str) -> None:
+    """Create a folder for results, or make sure that it holds such results.
+
+    Args:
+        out: The folder.
+        marker: File by which they are known.
+        what: What they are, in words.
+
+    Raises:
+        OutputError: If it is a file or holds something else.
+    """
+    if out.exists() and not out.is_dir():
+        raise OutputError(f"--out {out} is a file; give a folder for {what}.")
+    if not (out / marker).is_file() and out.is_dir() and any(out.iterdir()):
+        raise OutputError(
+            f"--out {out} is not empty and holds not {what}; give a new folder, or that of {what} "
+            "to continue."
+        )
+    storage.make_folder(out)
+
+
 class RunFolder:
     """One run's folder.
 
@@ -62,16 +83,10 @@ class RunFolder:
         Raises:
             OutputError: If the folder holds something else or another run; says what differs.
         """
-        if self.path.exists() and not self.path.is_dir():
-            raise OutputError(f"--out {self.path} is a file; give a folder for the run.")
+        claim_folder(self.path, "run.json", "a fieldmark run")
         run_file = self.path / "run.json"
         if run_file.is_file():
             self._same_run(recipe, made_of)
-        elif self.path.is_dir() and any(self.path.iterdir()):
-            raise OutputError(
-                f"--out {self.path} is not empty and holds no fieldmark run; give a new folder."
-            )
-        storage.make_folder(self.path)
         storage.write_text(self.path / "config.resolved.toml", to_toml(recipe))
         storage.write_json(
             self.path / "environment.json",

@@ -32,6 +32,7 @@ from fieldmark.workflows.photos import (
     affordable_batch,
     prepare,
     quiet,
+    say_nothing,
 )
 from fieldmark.workflows.recipe import Recipe
 from fieldmark.workflows.run import RunFolder
@@ -73,15 +74,15 @@ def train(
         FieldmarkError: One paragraph on what is wrong; nothing computed so far is lost.
     """
     began = time.time()
-    with runtime.processes(), ExitStack() as stack:
-        where = runtime.pick_device(device)
+    where = runtime.pick_device(device)
+    with runtime.processes(device=where), ExitStack() as stack:
         run = RunFolder(Path(out))
         if runtime.rank() == 0:
             run.claim(recipe, _made_of(photos, probe, transductive))
             # Not only while it trains: decoding before and evaluation after write here for minutes.
             stack.enter_context(hold_run(run.path))
         else:
-            say, progress = _say_nothing, quiet
+            say, progress = say_nothing, quiet
         runtime.barrier()
         data = prepare(
             Path(photos),
@@ -107,10 +108,6 @@ def train(
         return judgement.judge(
             run, recipe, data, EncoderSpec(start), candidates, fitted, where, began, progress
         )
-
-
-def _say_nothing(text: str) -> None:
-    """One voice is enough for several processes."""
 
 
 def _made_of(photos: Path, probe: Path | None, transductive: bool) -> dict[str, Any]:

@@ -60,7 +60,7 @@ HEALTH: dict[str, Curve] = {
     "view_recall": Curve(
         "Views find each other",
         "How often two different croppings of one photo recognise each other among all photos. "
-        "Of all curves measured without labels, this one follows the truth best.",
+        "A fall says that something broke; a rise does not say that training helped.",
         "up",
         low=0.97,
         share=True,
