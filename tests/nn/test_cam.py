@@ -3,9 +3,9 @@ import math
 import pytest
 import torch
 
+from fieldmark.backbones.watched import in_cells
 from fieldmark.errors import InputError
 from fieldmark.nn import cam
-from fieldmark.types import Features
 
 
 def softmax(values, temperature):
@@ -133,5 +133,4 @@ def test_cells_of_every_layout(layout):
         "NHWC": tokens.unflatten(1, shape),
         "tokens": torch.cat([torch.zeros(2, 1, 5), tokens], 1),
     }[layout]
-    features = Features(tokens.mean(1), tokens, shape, last=last)
-    assert torch.equal(cam.cells(last, features), tokens.unflatten(1, shape))
+    assert torch.equal(in_cells(last, layout, shape), tokens.unflatten(1, shape))

@@ -154,6 +154,16 @@ def test_convolutional_networks_fuse_their_coarse_maps(name, once):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("layers", ["fused", "last"])
+def test_attention_between_channels_is_not_taken_for_saliency(layers):
+    backbone = Backbone.build(
+        BackboneConfig(name="xcit_nano_12_p16_224", weights="random"), size=64
+    )
+    features, found = saliency.look(backbone.eval(), torch.rand(2, 3, 64, 64), layers)
+    torch.testing.assert_close(found, features.tokens.norm(dim=2).log().view(2, 4, 4))
+
+
+@torch.no_grad()
 def test_half_precision_maps_are_read_in_float32(vit, convnet):
     for backbone in (vit, convnet):
         with torch.autocast("cpu", torch.bfloat16):

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fieldmark.backbones.backbone import Backbone
-from fieldmark.backbones.insertion import Place
+from fieldmark.backbones.insertion import Kind, Place
 from fieldmark.errors import InputError
 from fieldmark.types import Features
 
@@ -58,21 +58,41 @@ def watched(backbone: Backbone, stages: Sequence[int] = ()) -> Iterator[list[Pas
             handle.remove()
 
 
-def stage_cells(
-    x: Float[Tensor, "B ..."], backbone: Backbone, stage: int, features: Features
+def in_cells(
+    x: Float[Tensor, "B ..."], kind: Kind, shape: tuple[int, int]
 ) -> Float[Tensor, "B h w D"]:
-    """Bring the output of a stage, or a derivative of its shape, into one layout.
+    """Bring a feature map, or a derivative of its shape, into one layout.
 
     Args:
         x: Map with channels first or last, or tokens (class and register tokens are dropped).
+        kind: Which of these.
+        shape: Grid of the tokens; the other kinds have their own.
+    """
+    if kind == "tokens":
+        height, width = shape
+        return x[:, x.shape[1] - height * width :].unflatten(1, (height, width))
+    return x.permute(0, 2, 3, 1) if kind == "NCHW" else x
+
+
+def stage_cells(
+    x: Float[Tensor, "B ..."], backbone: Backbone, stage: int, features: Features
+) -> Float[Tensor, "B h w D"]:
+    """The output of a stage, or a derivative of its shape, cell by cell.
+
+    Args:
+        x: As the stage lays it out.
         backbone: The network.
         stage: Which of its stages.
         features: What the same pass returned.
     """
-    if x.ndim == 3:
-        height, width = features.shape
-        return x[:, x.shape[1] - height * width :].unflatten(1, (height, width))
-    return x.permute(0, 2, 3, 1) if stage_place(backbone, stage).kind == "NCHW" else x
+    return in_cells(x, stage_place(backbone, stage).kind, features.shape)
+
+
+def last_cells(
+    x: Float[Tensor, "B ..."], backbone: Backbone, features: Features
+) -> Float[Tensor, "B h w D"]:
+    """``features.last``, or a derivative of its shape, cell by cell."""
+    return in_cells(x, backbone.layout.kind, features.shape)
 
 
 def stage_place(backbone: Backbone, stage: int) -> Place:

@@ -12,13 +12,12 @@ from pydantic import Field
 from torch import Tensor
 
 from fieldmark.backbones.backbone import Backbone
-from fieldmark.backbones.watched import watched
+from fieldmark.backbones.watched import last_cells, watched
 from fieldmark.methods.method import Attached, AttachedConfig, Summary
 from fieldmark.nn.attention import MaxOutAttention
 from fieldmark.nn.cam import (
     Sign,
     activation_map,
-    cells,
     gradients,
     map_divergence,
     map_entropy,
@@ -132,8 +131,9 @@ class LCR(Attached):
         maps = []
         for features, last, gradient in zip(seen, lasts, gradients(total, lasts), strict=True):
             activation = last.detach() if settings.detach_target else last
+            here = last_cells(activation, self.backbone, features)
             found = activation_map(
-                cells(activation, features), cells(gradient, features), settings.sign
+                here, last_cells(gradient, self.backbone, features), settings.sign
             )
             maps.append(found if raw else rescale(found, "image"))
         return maps

@@ -16,7 +16,6 @@ from torch.nn import functional
 
 from fieldmark.errors import InputError
 from fieldmark.nn.losses import full
-from fieldmark.types import Features
 
 Sign = Literal["+loss", "-loss", "+score"]
 """Which cells a map keeps: those that raise the loss, those that lower it, or those that raise the
@@ -56,20 +55,6 @@ def gradients(
             "through; choose other layers (the last map and the image always work)."
         )
     return [full(gradient) / _SCALE for gradient in found]
-
-
-def cells(x: Float[Tensor, "B ..."], features: Features) -> Float[Tensor, "B h w D"]:
-    """Bring the network's own last map, or something of its shape, into one layout.
-
-    Args:
-        x: Maps with channels first or last, or tokens (class and register tokens are dropped).
-        features: Those whose ``last`` has this shape.
-    """
-    height, width = features.shape
-    if x.ndim == 3:
-        return x[:, x.shape[1] - height * width :].unflatten(1, (height, width))
-    first = tuple(x.shape[2:]) == (height, width) and x.shape[1] == features.tokens.shape[2]
-    return x.permute(0, 2, 3, 1) if first else x
 
 
 def activation_map(

@@ -32,7 +32,8 @@ def look(
     Args:
         backbone: Any network; unfused attention is computed in this pass only.
         images: RGB in [0, 1].
-        layers: ``fused``: all blocks (for convolutional networks all maps with a stride of 16
+        layers: How transformers' attention, where it is between cells, or else energy is taken.
+            ``fused``: all blocks (for convolutional networks all maps with a stride of 16
             pixels or more); ``last``: the last one only.
 
     Returns:
@@ -48,8 +49,12 @@ def look(
     # Heads are averaged as they come: all heads of all blocks would fill the memory.
     with capture_attention(backbone.network, blocks, name, reduce=_mean_of_heads) as maps:
         features = backbone(images)
+        count = features.tokens.shape[1]
+        if any(attention.shape[1] != count + backbone.layout.prefix for attention in maps()):
+            # Not between cells, such as XCiT's, which is between channels.
+            return features, energy([features.tokens.transpose(1, 2).unflatten(2, features.shape)])
         rows = [
-            attention_row(attention, features.tokens.shape[1], has_cls=features.cls is not None)
+            attention_row(attention, count, has_cls=features.cls is not None)
             for attention in maps()
         ]
     return features, fuse(rows).unflatten(1, features.shape)
