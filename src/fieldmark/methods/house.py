@@ -32,7 +32,8 @@ class HouseConfig(Config):
     """Settings of the house method."""
 
     teacher_scale: float = Field(default=1.75, ge=1)
-    """Input of the teacher, as a multiple of the student's: 224 px for 128."""
+    """Input of the teacher, as a multiple of the student's, 224 px for 128; in steps of 32 and no
+    larger than the network was made for."""
     looks: int = Field(default=4, ge=2)
     """Crops of each photo that the teacher sees, each of them mirrored too."""
     look_scale: tuple[float, float] = (0.3, 1.0)
@@ -75,7 +76,7 @@ class House(Method):
         if len(self.bank):
             return
         device = photos.maker.device
-        size = round(self.config.teacher_scale * self.backbone.size)
+        size = self.backbone.larger_input(self.config.teacher_scale)
         views = MultiView(specs=(_crops(self.config.look_scale, self.config.looks, size),))
         seed = rng.seed_of("house", "teacher", photos.seed)
         maker = ViewMaker(

@@ -20,7 +20,7 @@ from fieldmark.nn.whitening import normalise
 from fieldmark.workflows.post import affordable, fit_post, take_looks
 
 SCALE = 1.75
-"""Input of the reference, as a multiple of the start's."""
+"""Input of the reference, as a multiple of the start's, where the network was made for as much."""
 FITTED_ON = 1_000
 """Photos that its whitening is fitted on, at most."""
 _POST = PostConfig(crop=1.0, whitening="instance-lda", whiten_dim=256, whiten_power=0.25)
@@ -66,7 +66,7 @@ def reference_embeddings(
 def _enlarged(start: EncoderSpec) -> EncoderSpec:
     """The same network at a larger input, where it takes one."""
     spec = copy.deepcopy(start).with_post(_POST)
-    size, spec.size = spec.size, 32 * max(1, round(SCALE * spec.size / 32))
+    size, spec.size = spec.size, spec.backbone.larger_input(SCALE)
     try:
         Encoder(spec).encode(torch.zeros(1, 3, spec.size, spec.size))
     except (FieldmarkError, AssertionError, RuntimeError):
