@@ -99,7 +99,7 @@ def test_what_the_agreement_says(interval, reading):
         {"agreement": 40.0}, {"agreement": 41.0}, None, photos=9, learnt=learnt, held_out=120
     )
     assert verdict.text == "not measured"  # never more than was measured
-    assert "on 120 photos kept from training" in verdict.sentence
+    assert "On 120 photos kept from training" in verdict.sentence
     assert "from 40.0 to 41.0 %" in verdict.sentence
 
 

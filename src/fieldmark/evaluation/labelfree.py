@@ -158,7 +158,7 @@ def judge_without_labels(
             f"({learnt.value:+.1f}, 95 % interval {learnt.low:+.1f} to {learnt.high:+.1f}), "
             + _READINGS[decide_without_labels(learnt)]
         )
-    if "view_recall" in start and "view_recall" in trained:
+    elif "view_recall" in start and "view_recall" in trained:
         ends = (
             f", 95 % interval of the gain {gain.low:+.1f} to {gain.high:+.1f}"
             if gain is not None and np.isfinite([gain.low, gain.high]).all()
@@ -168,17 +168,20 @@ def judge_without_labels(
             f"two views of a photo find each other for {trained['view_recall']:.1f} % of {photos:,} photos, "
             f"{start['view_recall']:.1f} % under the start{ends}"
         )
-    if "effective_rank" in start and "effective_rank" in trained:
+    if learnt is None and "effective_rank" in start and "effective_rank" in trained:
         known.append(
             f"embeddings use {trained['effective_rank']:.0f} directions, "
             f"{start['effective_rank']:.0f} under the start"
         )
-    rest = (
-        f" Label-free measures only: {'; '.join(known)}. They show whether training went wrong, and "
-        "prove nothing about look-alikes."
-        if known
-        else ""
-    )
+    if learnt is not None and known:
+        rest = f" {known[0][0].upper()}{known[0][1:]}: a hint, no proof."
+    elif known:
+        rest = (
+            f" Label-free measures only: {'; '.join(known)}. They show whether training went wrong, "
+            "and prove nothing about look-alikes."
+        )
+    else:
+        rest = ""
     return Verdict(
         "not measured",
         "Not measured: there are no labelled test photos."

@@ -346,7 +346,7 @@ def _report(
         outcome=report.Outcome(summary["verdict"], summary["sentence"], summary["shipped"]),
         kind="train" if recipe.trains else "start",
         facts=_facts(recipe, data),
-        measures=_measures(comparison),
+        measures=_measures(comparison, summary),
         grids=_grids(summary),
         post_processing=describe(after.encoder.post),
         health=_health(fitted),
@@ -396,9 +396,14 @@ def _facts(recipe: Recipe, data: Photos) -> report.Facts:
     )
 
 
-def _measures(comparison: Comparison | None) -> tuple[report.Measure, ...]:
+def _measures(comparison: Comparison | None, summary: dict[str, Any]) -> tuple[report.Measure, ...]:
     if comparison is None:
-        return ()
+        told = summary["label_free"]
+        if told["agreement_gain"] is None:
+            return ()
+        sides = (told[side]["agreement"] for side in ("start", "trained"))
+        ends = told["agreement_interval"]
+        return (report.Measure("agreement", *sides, told["agreement_gain"], *ends),)
     rows = []
     for name, start in comparison.start.items():
         gain: Interval | None = comparison.gains.get(name)

@@ -31,6 +31,11 @@ MEASURES: dict[str, Wording] = {
     "knn": Wording(
         "kNN", "Share of test photos named correctly by a vote of the most similar train photos."
     ),
+    "agreement": Wording(
+        "Agreement (no labels)",
+        "Measured without labels, on photos kept from training: how far up the list stand the "
+        "photos that the start finds nearest when it looks ten times, at a larger input.",
+    ),
     "linear": Wording(
         "Linear, 100 %",
         "Share of test photos named correctly by a simple classifier that sees only the embedding.",
