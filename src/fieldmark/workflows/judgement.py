@@ -401,9 +401,9 @@ def _measures(comparison: Comparison | None, summary: dict[str, Any]) -> tuple[r
         told = summary["label_free"]
         if told["agreement_gain"] is None:
             return ()
-        sides = (told[side]["agreement"] for side in ("start", "trained"))
-        ends = told["agreement_interval"]
-        return (report.Measure("agreement", *sides, told["agreement_gain"], *ends),)
+        before, after = (told[side]["agreement"] for side in ("start", "trained"))
+        low, high = told["agreement_interval"]
+        return (report.Measure("agreement", before, after, told["agreement_gain"], low, high),)
     rows = []
     for name, start in comparison.start.items():
         gain: Interval | None = comparison.gains.get(name)
