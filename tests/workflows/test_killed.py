@@ -92,6 +92,22 @@ def test_two_processes_do_the_main_job(sample, tmp_path):
     assert RunFolder(tmp_path / "r").result.is_file()
 
 
+def test_two_processes_agree_on_which_variants_are_done(sample, tmp_path):
+    """The second study's first variant is the run that has just ended: nobody may run ahead."""
+    sets = ("backbone.name=test_resnet", "backbone.weights=random", "size=32", "method.hidden=16")
+    sets += ("train.epochs=1", "train.batch_size=16", "train.tensorboard=false")
+    words = ["-m", "torch.distributed.run", "--nproc-per-node=2", "-m", "fieldmark", "ablate"]
+    words += ["lodisc", str(sample.photos), "--probe", str(sample.probe)]
+    words += ["--out", str(tmp_path / "a"), "--study", "branches", "--study", "selection", "--json"]
+    code, said, err = run([*words, *(word for each in sets for word in ("--set", each))])
+    assert code == 0, err
+    rows = json.loads(said.splitlines()[-1])["rows"]
+    assert [row["variant"] for row in rows] == [
+        "global", "local", "both", "attention", "random", "inverse",
+    ]  # fmt: skip
+    assert rows[3]["same_as"] == "branches, both"
+
+
 def test_without_room_it_says_so_and_goes_on_when_there_is(undisturbed, sample, tmp_path):
     """No file may grow beyond a limit: the store and the log fit, a checkpoint does not."""
     expected, _ = undisturbed
