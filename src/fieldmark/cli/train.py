@@ -61,6 +61,8 @@ def command(
     """Train on unlabelled photos, evaluate against the start, and say whether it helped.
 
     Running the same command again continues where it stopped, or with more `--epochs` goes on.
+    Without labelled test photos a tenth of the photos is kept from training, and a label-free
+    criterion decides which encoder ships (docs/protocols.md).
 
     Examples:
 
