@@ -106,3 +106,22 @@ def test_instance_lda_lets_views_of_a_photo_find_each_other():
 def test_instance_lda_needs_views():
     with pytest.raises(InputError, match="2 views"):
         fit_instance_lda(torch.rand(5, 1, 4), 2)
+
+
+def test_instance_lda_of_few_photos_keeps_every_direction():
+    """Against the formula: deviations from each photo's mean, shrunk, to a power, nothing dropped."""
+    generator = torch.Generator().manual_seed(0)
+    views = torch.randn(6, 3, 12, generator=generator, dtype=torch.float64)
+    found = fit_instance_lda(views.float(), None, 0.25, 0.5)
+    assert found.projection.shape == (12, 12)
+    deviations = (views - views.mean(1, keepdim=True)).flatten(0, 1)
+    within = deviations.T @ deviations / (6 * 2)
+    within = 0.5 * within + 0.5 * within.trace() / 12 * torch.eye(12, dtype=torch.float64)
+    values, vectors = torch.linalg.eigh(within)
+    expected = vectors @ torch.diag(values**-0.25) @ vectors.T
+    x = torch.randn(5, 12, generator=generator, dtype=torch.float64)
+    by_hand = (x - views.mean((0, 1))) @ expected
+    # The same up to a rotation and one scale: all similarities agree.
+    similarities = [normalise(y) @ normalise(y).T for y in (found(x.float()), by_hand.float())]
+    torch.testing.assert_close(*similarities, rtol=1e-4, atol=1e-5)
+    assert fit_instance_lda(views.float(), 12, 0.25, 0.5).projection.shape[1] == 5  # their span

@@ -251,6 +251,15 @@ def test_few_photos_are_not_whitened_to_many_directions(sample, tmp_path):
     assert any("too few for 256 directions" in note for note in notes)
 
 
+def test_from_some_fifty_photos_on_all_directions_are_whitened(sample, tmp_path):
+    sets = ("size=32", "backbone.name=test_resnet", "backbone.weights=random", "post.whiten_dim=40")
+    train(sample.photos, tmp_path / "run", load_recipe("start", sets))
+    encoder = Encoder.load(tmp_path / "run", device="cpu")
+    assert encoder.post.whiten_dim == encoder.dim == encoder.spec.raw_dim > 40
+    notes = json.loads((tmp_path / "run" / "report.json").read_text())["notes"]
+    assert any("64 training photos are too few to choose 40 by" in note for note in notes)
+
+
 def test_the_label_subsets_are_kept(finished, sample):
     run, _ = finished
     lines = list(csv.DictReader((run / "label_subsets.csv").read_text().splitlines()))

@@ -63,7 +63,7 @@ def fit_whitening(
 
 
 def fit_instance_lda(
-    views: Float[Tensor, "N V D"], dim: int, power: float = 0.5, shrinkage: float = 0.1
+    views: Float[Tensor, "N V D"], dim: int | None, power: float = 0.5, shrinkage: float = 0.1
 ) -> Whitening:
     """Suppress directions in which views of one photo differ (instance LDA).
 
@@ -72,7 +72,7 @@ def fit_instance_lda(
 
     Args:
         views: L2-normalised embeddings of V >= 2 views of each unlabelled photo.
-        dim: Directions to keep, >= 1.
+        dim: Directions to keep, >= 1; None keeps all, also those that no photo spans.
         power: Exponent on the within-photo variances; 0.5 whitens fully.
         shrinkage: Share of the mean variance mixed into each direction, in [0, 1].
 
@@ -95,6 +95,8 @@ def fit_instance_lda(
     values = values.clamp_min(_FLOOR * float(values.max()))
     first = vectors * values**-power
     mean, total, count = _moments([centres])
+    if dim is None:
+        return _whitening(mean, first)
     spread, turned = _directions(first.T @ total @ first)
     kept = _kept(spread, dim, count - 1)
     return _whitening(mean, first @ turned[:, :kept])

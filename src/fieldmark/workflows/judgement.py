@@ -484,6 +484,11 @@ def _notes(recipe: Recipe, data: Photos, fitted: FitResult | None, post: PostCon
             f"{recipe.post.whiten_dim} directions (two for each are needed); add photos, or lower "
             "post.whiten_dim."
         )
+    elif (post.whiten_dim or 0) > (recipe.post.whiten_dim or 0):
+        notes.append(
+            f"Whitening keeps all {post.whiten_dim} directions: {len(data.train_rows)} training photos "
+            f"are too few to choose {recipe.post.whiten_dim} by (two for each are needed)."
+        )
     if data.transductive:
         notes.append("Transductive: the test photos were trained on too, without their labels.")
     if data.split is None:
