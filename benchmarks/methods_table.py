@@ -232,7 +232,7 @@ def table(runs: list[dict[str, Any]]) -> str:
         rates = [run["images_per_second"] for run in same if run["images_per_second"]]
         cells.append(f"{statistics.median(rates):.0f}" if rates else "–")
         cells.append(f"{max(run['peak_gib'] for run in same):.1f}")
-        lines.append("| " + " | ".join(cells).replace("-0.0", "−0.0").replace(" -", " −") + " |")
+        lines.append("| " + " | ".join(cells).replace(" -", " −").replace("[-", "[−") + " |")
     return "\n".join(lines)
 
 
