@@ -20,6 +20,26 @@ from fieldmark.backbones.following import trace
 from fieldmark.backbones.insertion import has_insertion
 
 
+def folded(
+    conv: nn.Conv2d, norm: nn.BatchNorm2d, dtype: torch.dtype
+) -> tuple[Float[Tensor, "E C h w"], Float[Tensor, " E"]]:
+    """Filters and biases that do what a convolution and the batch-norm behind it do.
+
+    Args:
+        conv: The convolution.
+        norm: With running statistics.
+        dtype: To compute and answer in; gradients reach the parameters of both layers.
+    """
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = torch.rsqrt(norm.running_var.to(dtype) + norm.eps)
+    scale = scale if norm.weight is None else scale * norm.weight.to(dtype)
+    bias = 0.0 if conv.bias is None else conv.bias.to(dtype)
+    shift = 0.0 if norm.bias is None else norm.bias.to(dtype)
+    weight = conv.weight.to(dtype) * scale.view(-1, 1, 1, 1)
+    return weight, (bias - norm.running_mean.to(dtype)) * scale + shift
+
+
 class FoldedConv:
     """Mixed into a convolution's class: its filters do the work of the batch-norm behind it."""
 
@@ -39,17 +59,13 @@ class FoldedConv:
         )
         if not done:
             return super().forward(input)  # type: ignore[misc]
-        scale = torch.rsqrt(norm.running_var + norm.eps)
-        scale = scale if norm.weight is None else scale * norm.weight
-        shift = -norm.running_mean if self.bias is None else self.bias - norm.running_mean
-        shift = shift * scale if norm.bias is None else torch.addcmul(norm.bias, shift, scale)
+        weight, bias = folded(self, norm, torch.float32)
         padding = self.padding
         if isinstance(self, Conv2dSame):
             input = pad_same(input, list(self.kernel_size), list(self.stride), list(self.dilation))
             padding = (0, 0)
-        weight = self.weight * scale.view(-1, 1, 1, 1)
         return nn.functional.conv2d(
-            input, weight, shift, self.stride, padding, self.dilation, self.groups
+            input, weight, bias, self.stride, padding, self.dilation, self.groups
         )
 
 

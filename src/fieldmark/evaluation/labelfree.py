@@ -150,15 +150,29 @@ def judge_without_labels(
             of training, where measured; then ``start`` and ``trained`` have ``agreement`` (percent).
         held_out: Number of those photos.
     """
-    known = []
-    if learnt is not None and "agreement" in start and "agreement" in trained:
-        known.append(
-            f"on {held_out:,} photos kept from training, agreement with the start seen larger "
+    if learnt is not None:
+        rest = (
+            f" On {held_out:,} photos kept from training, agreement with the start seen larger "
             f"moved from {start['agreement']:.1f} to {trained['agreement']:.1f} % "
             f"({learnt.value:+.1f}, 95 % interval {learnt.low:+.1f} to {learnt.high:+.1f}), "
-            + _READINGS[decide_without_labels(learnt)]
+            f"{_READINGS[decide_without_labels(learnt)]}: a hint, no proof."
         )
-    elif "view_recall" in start and "view_recall" in trained:
+    else:
+        rest = _views_in_words(start, trained, gain, photos)
+    return Verdict(
+        "not measured",
+        "Not measured: there are no labelled test photos."
+        + rest
+        + " A table path,class,split with a "
+        "few photos of each class turns the verdict on.",
+    )
+
+
+def _views_in_words(
+    start: Mapping[str, float], trained: Mapping[str, float], gain: Interval | None, photos: int
+) -> str:
+    known = []
+    if "view_recall" in start and "view_recall" in trained:
         ends = (
             f", 95 % interval of the gain {gain.low:+.1f} to {gain.high:+.1f}"
             if gain is not None and np.isfinite([gain.low, gain.high]).all()
@@ -168,24 +182,14 @@ def judge_without_labels(
             f"two views of a photo find each other for {trained['view_recall']:.1f} % of {photos:,} photos, "
             f"{start['view_recall']:.1f} % under the start{ends}"
         )
-    if learnt is None and "effective_rank" in start and "effective_rank" in trained:
+    if "effective_rank" in start and "effective_rank" in trained:
         known.append(
             f"embeddings use {trained['effective_rank']:.0f} directions, "
             f"{start['effective_rank']:.0f} under the start"
         )
-    if learnt is not None and known:
-        rest = f" {known[0][0].upper()}{known[0][1:]}: a hint, no proof."
-    elif known:
-        rest = (
-            f" Label-free measures only: {'; '.join(known)}. They show whether training went wrong, "
-            "and prove nothing about look-alikes."
-        )
-    else:
-        rest = ""
-    return Verdict(
-        "not measured",
-        "Not measured: there are no labelled test photos."
-        + rest
-        + " A table path,class,split with a "
-        "few photos of each class turns the verdict on.",
+    if not known:
+        return ""
+    return (
+        f" Label-free measures only: {'; '.join(known)}. They show whether training went wrong, "
+        "and prove nothing about look-alikes."
     )

@@ -19,7 +19,7 @@ from fieldmark.errors import ConfigError
 from fieldmark.nn.bank import PhotoBank
 from fieldmark.nn.frozen import TeacherNorm, TextImageTeacher
 from fieldmark.nn.losses import normalize
-from fieldmark.nn.places import HOW_TO_GET, last_part
+from fieldmark.nn.places import HOW_TO_GET, without_folder
 from fieldmark.nn.texts import MOST_TEXTS, Kind, text_bank
 
 
@@ -74,8 +74,8 @@ class TextConfig(Config):
         if not self.distils:
             return ""
         return (
-            f"AIS is on: the text-image teacher '{last_part(self.teacher or '')}' takes part with "
-            f"{self.text_count} texts of '{last_part(self.texts or '')}'. It was trained on other "
+            f"AIS is on: the text-image teacher '{without_folder(self.teacher or '')}' takes part with "
+            f"{self.text_count} texts of '{without_folder(self.texts or '')}'. It was trained on other "
             "photos and their captions (extra data); no text names a class of these photos."
         )
 

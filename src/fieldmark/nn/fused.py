@@ -13,6 +13,7 @@ from timm.layers.conv2d_same import Conv2dSame
 from timm.layers.padding import pad_same
 from torch import Tensor, nn
 
+from fieldmark.backbones import folding
 from fieldmark.backbones.following import trace
 from fieldmark.backbones.insertion import move_insertions
 
@@ -153,14 +154,10 @@ def fold_batch_norm(network: nn.Module, run: Callable[[], object]) -> int:
             continue
         if norm.running_mean is None or norm.running_var is None or norm.training:
             continue
-        scale = torch.rsqrt(norm.running_var.double() + norm.eps)
-        scale = scale if norm.weight is None else scale * norm.weight.detach().double()
-        shift = 0.0 if norm.bias is None else norm.bias.detach().double()
-        bias = 0.0 if layer.bias is None else layer.bias.detach().double()
-        weight = layer.weight.detach().double() * scale.view(-1, 1, 1, 1)
-        layer.weight = nn.Parameter(weight.to(layer.weight.dtype), requires_grad=False)
-        offset = (bias - norm.running_mean.double()) * scale + shift
-        layer.bias = nn.Parameter(offset.to(layer.weight.dtype), requires_grad=False)
+        dtype = layer.weight.dtype
+        weight, bias = (x.detach().to(dtype) for x in folding.folded(layer, norm, torch.float64))
+        layer.weight = nn.Parameter(weight, requires_grad=False)
+        layer.bias = nn.Parameter(bias, requires_grad=False)
         # timm's BatchNormAct2d holds its activation.
         rest = getattr(norm, "act", None)
         _replace(network, norm, rest if isinstance(rest, nn.Module) else nn.Identity())

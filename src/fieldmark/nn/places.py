@@ -25,11 +25,11 @@ def offline() -> bool:
     )
 
 
-def last_part(name: str) -> str:
-    """A teacher's or bank's name without the folders of this machine.
+def without_folder(name: str) -> str:
+    """A name, or what a path of this machine ends in, whatever stands before its last colon.
 
     Example:
-        >>> last_part("transformers:/home/ada/clip"), last_part("birds")
+        >>> without_folder("transformers:/home/ada/clip"), without_folder("birds")
         ('transformers:clip', 'birds')
     """
     *before, place = name.split(":")

@@ -127,14 +127,12 @@ def ablate(
                     results.append(result)
             if first and results:
                 rows.append(_row(variant, twin, results))
-                table = _table(wanted[0], method, rows, seeds, probe)
-                _write(out, {**table, "refused": refused})
+            if rows:
+                table = _table(wanted[0], method, rows, refused, seeds, probe)
+                _write(out, table)
         if len(refused) == len(wanted):
             raise ConfigError(f"no variant can be trained here; {refused[0]['reason']}")
-        if not first:
-            return None
-        _write(out, {**table, "refused": refused})
-        return {**table, "refused": refused}
+        return table if first else None
 
 
 def variants(
@@ -269,6 +267,7 @@ def _table(
     base: Variant,
     method: str,
     rows: list[dict[str, Any]],
+    refused: list[dict[str, str]],
     seeds: int,
     probe: Path | None,
 ) -> dict[str, Any]:
@@ -282,6 +281,7 @@ def _table(
         "seeds": seeds,
         "start": {name: cell["start"] for name, cell in rows[0]["measures"].items()},
         "rows": rows,
+        "refused": refused,
     }
 
 

@@ -35,7 +35,7 @@ from fieldmark.evaluation.labelfree import (
     measure_views,
 )
 from fieldmark.evaluation.projection import project
-from fieldmark.nn.places import last_part
+from fieldmark.nn.places import without_folder
 from fieldmark.nn.spec import EncoderSpec, PostConfig
 from fieldmark.training.loop import FitResult
 from fieldmark.workflows.doctor import versions
@@ -321,9 +321,9 @@ def without_paths(settings: dict[str, Any]) -> None:
     """Take folders of this machine out of settings, which are handed on with the encoder."""
     settings.get("backbone", {}).pop("weights", None)
     method = settings.get("method", {})
-    for key in ("teacher", "texts"):
-        if isinstance(method.get(key), str):
-            method[key] = last_part(method[key])
+    for key, value in method.items():
+        if isinstance(value, str):
+            method[key] = without_folder(value)
 
 
 def _report(
