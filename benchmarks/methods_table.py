@@ -68,6 +68,7 @@ SETTINGS: dict[str, Setting] = {
     # Batch-norm in its head multiplies what reaches the network: at the common rate it keeps a
     # quarter of the start's neighbours where the others keep six tenths.
     "simclr": Setting("simclr", {}, {"method": {"temperature": 0.1}, "train": {"lr": 0.00025}}),
+    "simclr-at-0.001": Setting("simclr", {}, {"method": {"temperature": 0.1}}),
     "lcr": Setting("lcr", {}, {"method": {"contrast": _MOCO}}),
     "msam": Setting("msam", {}, {"method": {"momentum": 0.99}}),
     "ppssl": Setting("ppssl", {}, {"method": {"contrast": _MOCO}}),

@@ -22,6 +22,7 @@ NOT_SPEEDS = {
     "attention_sheet",
     "ais_background",
     "distil_vit",
+    "few_photos",
     "label_free",
     "lodisc_masks",
     "methods_table",
