@@ -8,6 +8,7 @@ import tiny
 from fieldmark import rng
 from fieldmark.data.views import ViewMaker
 from fieldmark.methods.house import House, HouseConfig
+from fieldmark.nn.diffusion import diffuse
 from fieldmark.types import Progress
 from fieldmark.workflows.recipe import load_recipe
 
@@ -50,7 +51,7 @@ def test_loss_is_the_cosine_to_the_photos_own_vector_by_hand():
 
 
 def test_bank_holds_the_mean_of_mirrored_looks_at_the_larger_input():
-    method, source = begun(looks=3, teacher_scale=2.0)
+    method, source = begun(looks=3, teacher_scales=(2.0,), diffusion=0)
     spec = (
         House.views(method.config, 2 * tiny.SIZE)
         .specs[0]
@@ -72,6 +73,31 @@ def test_bank_holds_the_mean_of_mirrored_looks_at_the_larger_input():
         assert row == source.rows[place]
         mean = np.mean([whiten(method, look[place]) for look in looks], 0)
         assert np.dot(unit(mean), method.bank.vectors[place].tolist()) > 0.98
+
+
+def test_the_teacher_looks_at_every_input_once():
+    sizes = []
+
+    class Noted(tiny.method("house").teacher.__class__):
+        def forward(self, images, *rest, **named):
+            sizes.append(images.shape[2])
+            return super().forward(images, *rest, **named)
+
+    method = tiny.method("house", looks=2, teacher_scales=(1.0, 2.0, 2.0))
+    method.teacher.__class__ = Noted
+    method.start_epoch(START, tiny.source("house"))
+    # A runner compares its arithmetic on some photos first, and asks about mirrored ones too.
+    assert set(sizes) == {tiny.SIZE, 2 * tiny.SIZE}
+    assert sizes.count(2 * tiny.SIZE) == 4
+
+
+def test_targets_are_shared_among_mutual_neighbours():
+    alone, _ = begun(diffusion=0)
+    shared, _ = begun(diffusion=0.7, neighbours=3)
+    expected = diffuse(alone.bank.vectors, 3, 0.7)
+    torch.testing.assert_close(shared.bank.vectors, expected)
+    assert (shared.bank.vectors - alone.bank.vectors).norm(dim=1).max() > 0.1
+    assert torch.equal(shared.bank.rows, alone.bank.rows)
 
 
 def test_the_teacher_is_asked_once():
@@ -132,4 +158,5 @@ def test_recipe_trains_this_at_the_starts_statistics():
     recipe = load_recipe("fieldmark")
     assert recipe.method_name == "house"
     assert recipe.backbone.normalization == "frozen"
+    assert recipe.backbone.blend < 1
     assert recipe.method == HouseConfig()

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import save_file
 
 from fieldmark.backbones.backbone import Backbone, BackboneConfig
@@ -53,6 +54,28 @@ def test_every_encoder_is_kept_and_the_shipped_one_is_what_the_verdict_says(fini
     np.testing.assert_array_equal(shipped.embed(files), embedded[expected])
     assert not np.allclose(embedded["start"], embedded["student"])
     assert str(sample.photos) not in (run / "encoder" / "encoder.json").read_text()
+
+
+def test_a_blended_run_ends_part_of_the_way_from_the_start(sample, tmp_path):
+    # One arithmetic for both; left to itself, a run takes what is faster at that moment.
+    sets = (*SETS, "train.precision=fp32")
+    train(sample.photos, tmp_path / "whole", load_recipe("smoke", sets))
+    train(sample.photos, tmp_path / "part", load_recipe("smoke", (*sets, "backbone.blend=0.25")))
+
+    def weights(run, who):
+        encoder = Encoder.load(tmp_path / run / "encoders" / who, device="cpu")
+        return encoder.spec.backbone.network.state_dict()
+
+    start = weights("whole", "start")
+    for who in ("student", "teacher"):
+        whole, part = weights("whole", who), weights("part", who)
+        moved = 0.0
+        for name, value in start.items():
+            if value.is_floating_point():
+                moved = max(moved, float((whole[name] - value).abs().max()))
+                expected = value + 0.25 * (whole[name] - value)
+                torch.testing.assert_close(part[name], expected, atol=1e-6, rtol=1e-5)
+        assert moved > 1e-4
 
 
 def test_the_same_command_again_trains_nothing_and_says_the_same(finished, sample):

@@ -63,6 +63,9 @@ class BackboneConfig(Config):
     """Whether scale and shift of normalisation layers learn."""
     reestimate: bool = False
     """Whether batch-norm statistics are measured anew over the photos when training ends."""
+    blend: float = Field(default=1.0, gt=0, le=1)
+    """How far from the start's weights towards the trained ones the network goes that training
+    ends with; 1: all the way."""
     train_from_stage: int = 0
     """First stage that learns; earlier ones are frozen. Negative counts from the end."""
     lr_ratios: tuple[float, ...] = ()
@@ -416,6 +419,27 @@ class Backbone(nn.Module):
             for decay, parameters in new.items()
             if parameters
         ]
+
+    @torch.no_grad()
+    def go_back(self, start: "Backbone", blend: float) -> None:
+        """Move every weight and statistic back towards the start's: ``start + blend * (own - start)``.
+
+        Inserted modules, which have no start, stay as they are. What training moves far on few
+        photos is often less true of others than half the way.
+
+        Args:
+            start: The same network before training; not changed.
+            blend: In [0, 1]; 1 changes nothing, 0 is the start.
+
+        Source:
+            Wortsman et al. 2022, arXiv:2109.01903 (WiSE-FT), Eq. 1; there between a zero-shot
+            and a fine-tuned network.
+        """
+        own = self.network.state_dict(keep_vars=True)
+        for name, value in start.network.state_dict().items():
+            if value.is_floating_point():
+                trained = own[name]
+                trained.copy_(torch.lerp(value.to(trained), trained, blend))
 
     def reestimate_statistics(self, batches: Iterable[Float[Tensor, "B 3 H W"]]) -> int:
         """Measure batch-norm statistics anew over batches of images in [0, 1].

@@ -1,11 +1,12 @@
 """The house method: a photo seen small is to say what the start says of it seen large.
 
-The frozen start looks at each photo several times at a larger input, and mirrored; the mean of its
-embeddings in a space whitened by instance LDA is what the student must find from one crop at the
-small input. Fieldmark's own; docs/methods.md says where it comes from.
+The frozen start looks at each photo several times at a larger input, and mirrored. The mean of its
+embeddings in a space whitened by instance LDA, mixed with those of the photo's neighbours, is what
+the student must find from one crop at the small input. Fieldmark's own; docs/methods.md says where
+it comes from.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from fieldmark.data.sampling import MultiView, ViewSpec
 from fieldmark.data.views import ViewMaker
 from fieldmark.methods.method import Method, Summary
 from fieldmark.nn.bank import PhotoBank
+from fieldmark.nn.diffusion import diffuse
 from fieldmark.nn.inference import Runner
 from fieldmark.nn.losses import normalize
 from fieldmark.nn.momentum import frozen_copy
@@ -31,11 +33,11 @@ from fieldmark.types import Batch, LossOutput, Progress
 class HouseConfig(Config):
     """Settings of the house method."""
 
-    teacher_scale: float = Field(default=1.75, ge=1)
-    """Input of the teacher, as a multiple of the student's, 224 px for 128; in steps of 32 and no
-    larger than the network was made for."""
+    teacher_scales: tuple[Annotated[float, Field(ge=1)], ...] = Field((1.5, 1.75), min_length=1)
+    """Inputs of the teacher, as multiples of the student's, 192 and 224 px for 128; in steps of 32
+    and no larger than the network was made for."""
     looks: int = Field(default=4, ge=2)
-    """Crops of each photo that the teacher sees, each of them mirrored too."""
+    """Crops of each photo that the teacher sees at each input, each of them mirrored too."""
     look_scale: tuple[float, float] = (0.3, 1.0)
     """Smallest and largest crop of the teacher, as share of the photo's area."""
     crop_scale: tuple[float, float] = (0.6, 1.0)
@@ -44,6 +46,10 @@ class HouseConfig(Config):
     """Directions of the whitened space that embeddings are compared in."""
     power: float = Field(default=0.5, ge=0, le=1)
     """Exponent of the whitening; 0.5 whitens fully."""
+    neighbours: int = Field(default=5, ge=1)
+    """Nearest photos that a photo may share its target with, where the choice is mutual."""
+    diffusion: float = Field(default=0.6, ge=0, lt=1)
+    """How much of a target may come from such neighbours, and theirs, and so on; 0: none."""
     fit_photos: int = Field(default=4_000, ge=2)
     """Photos that the whitening is fitted on, at most."""
 
@@ -76,8 +82,9 @@ class House(Method):
         if len(self.bank):
             return
         device = photos.maker.device
-        size = self.backbone.larger_input(self.config.teacher_scale)
-        views = MultiView(specs=(_crops(self.config.look_scale, self.config.looks, size),))
+        sizes = dict.fromkeys(map(self.backbone.larger_input, self.config.teacher_scales))
+        crops = [_crops(self.config.look_scale, self.config.looks, size) for size in sizes]
+        views = MultiView(specs=tuple(crops))
         seed = rng.seed_of("house", "teacher", photos.seed)
         maker = ViewMaker(
             photos.maker.store, views, seed=seed, device=device, products=torch.bfloat16
@@ -93,7 +100,10 @@ class House(Method):
         self.whitening.projection[:, : fitted.projection.shape[1]] = fitted.projection
         targets = [self._centre(looks)]
         targets += [self._centre(_look(runner, maker, part)) for part in _chunks(rest)]
-        self.bank.fill(torch.from_numpy(photos.rows[order]), torch.cat(targets))
+        # Photos that find each other are mostly of one kind: their common target is better than
+        # the start's own, so the student can pass its teacher.
+        smooth = diffuse(torch.cat(targets), self.config.neighbours, self.config.diffusion)
+        self.bank.fill(torch.from_numpy(photos.rows[order]), smooth)
 
     def forward(self, batch: Batch, progress: Progress) -> LossOutput:
         """One minus the cosine between each crop's embedding and the teacher's of its photo."""

@@ -169,12 +169,14 @@ def _fit(
     if lowered:
         fitted.notes.insert(0, lowered[0].upper() + lowered[1:])
     exports = method.exports()
-    if recipe.backbone.reestimate:
-        for spec in exports.values():
+    for backbone in dict.fromkeys(spec.backbone for spec in exports.values()):
+        if recipe.backbone.blend < 1:
+            backbone.go_back(start, recipe.backbone.blend)
+        if recipe.backbone.reestimate:
             maker = ViewMaker(
                 store, views, seed=rng.seed_of("re-estimate", recipe.train.seed), device=device
             )
-            spec.backbone.reestimate_statistics(_looks(maker, data.train_rows))
+            backbone.reestimate_statistics(_looks(maker, data.train_rows))
     return exports, fitted
 
 
