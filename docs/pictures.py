@@ -57,11 +57,11 @@ PICTURES = {
     "house": Picture(
         {
             "photo": Box(0, 1, "photo", "photo"),
-            "large": Box(1, 0, "data", "4 large crops", "each mirrored too"),
+            "large": Box(1, 0, "data", "8 large crops", "two inputs, mirrored too"),
             "small": Box(1, 2, "data", "small crop"),
             "teacher": Box(2, 0, "follows", "the start", "frozen, asked once"),
             "student": Box(2, 2, "ships", "encoder", "learns, begins there"),
-            "bank": Box(3, 0, "data", "one vector per photo", "mean, in whitened space"),
+            "bank": Box(3, 0, "data", "one vector per photo", "shared with neighbours"),
             "white": Box(3, 2, "follows", "the same whitening"),
             "loss": Box(4, 1, "loss", "1 − cosine", "small says what large says"),
         },

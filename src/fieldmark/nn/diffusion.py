@@ -15,9 +15,7 @@ _LEFT = 1e-6
 
 
 @torch.no_grad()
-def diffuse(
-    features: Float[Tensor, "N D"], neighbours: int, share: float
-) -> Float[Tensor, "N D"]:
+def diffuse(features: Float[Tensor, "N D"], neighbours: int, share: float) -> Float[Tensor, "N D"]:
     """Mix every photo's vector with those of its mutual neighbours, and theirs, and so on.
 
     The result is ``(I - share * S)^-1 F``, one unit vector a row, with ``S`` the symmetrically
