@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-# Rows compared with all others at a time, which bounds memory.
-_ROWS = 2048
+# Pairs of photos compared at a time, which bounds memory to 128 MiB.
+_PAIRS = 2**25
 # Cosines are cubed, so that near neighbours count far more than the rest of the list.
 _SHARPNESS = 3
 # What a longer walk over the neighbours could still change.
@@ -56,8 +56,9 @@ def _mutual(
 ) -> tuple[Int[Tensor, "N K"], Float[Tensor, "N K"]]:
     """Nearest others and their normalised weight, 0 where the choice is one-sided."""
     cosines, chosen = [], []
-    for begin in range(0, len(features), _ROWS):
-        similarity = features[begin : begin + _ROWS] @ features.T
+    rows_at_once = max(1, _PAIRS // len(features))
+    for begin in range(0, len(features), rows_at_once):
+        similarity = features[begin : begin + rows_at_once] @ features.T
         here = torch.arange(len(similarity), device=features.device)
         similarity[here, here + begin] = -torch.inf
         found = similarity.topk(k)
