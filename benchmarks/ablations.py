@@ -1,0 +1,103 @@
+"""The studies that the published systems declare, on real photos, at the gentle settings.
+
+``fieldmark ablate`` for each method, from the shared weights, on cub50. PP-SSL's studies of its texts
+are not here: they need a text-image teacher that knows the photos. Short single runs: what a part
+does, not how far a method gets. Interrupted, it goes on with the variants that are missing.
+
+    python benchmarks/ablations.py --data DIR --work DIR [--methods msam lcr] [--epochs 2]
+    python benchmarks/ablations.py --table
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from _record import RESULTS, record
+from fieldmark.config import merge
+from fieldmark.workflows.ablate import ablate
+from methods_table import GENTLE, SETTINGS, WEIGHTS
+
+STUDIES = {
+    "msam": ("module",),
+    "lcr": ("map",),
+    "ppssl": ("form", "layers", "IADM weight"),
+    "lodisc": ("branches", "selection", "keep", "layers"),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--work", type=Path, help="where runs are kept")
+    parser.add_argument("--photos", default="cub50")
+    parser.add_argument("--methods", nargs="+", default=list(STUDIES), choices=STUDIES)
+    parser.add_argument("--studies", nargs="+", help="only these")
+    parser.add_argument("--weights", type=Path, help="another start, such as a distilled ViT")
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--table", action="store_true", help="print what was recorded")
+    options = parser.parse_args()
+    if not options.table:
+        if options.data is None or options.work is None:
+            parser.error("--data and --work are needed to train")
+        for method in options.methods:
+            study(options, method)
+    print(table(recorded()))
+
+
+def study(options: argparse.Namespace, method: str) -> None:
+    """All studies of one method; kept after the last."""
+    weights = options.weights or options.data / WEIGHTS
+    settings: dict[str, Any] = {
+        "size": options.size,
+        "backbone": {"weights": str(weights)},
+        "train": {"epochs": options.epochs, "precision": "fp32"},
+    }
+    if options.weights is None:
+        settings["backbone"]["name"] = "mobilenetv2_100"
+    extra: dict[str, Any] = {}
+    for part in (GENTLE, SETTINGS[method].gentle, settings):
+        extra = merge(extra, part)
+    name = f"{method}-{options.photos}-{Path(weights).stem.split('.')[0]}"
+    found = ablate(
+        method,
+        options.data / options.photos / "images",
+        options.work / name,
+        extra=extra,
+        studies=[s for s in STUDIES[method] if not options.studies or s in options.studies],
+        probe=options.data / options.photos / "split.csv",
+        seeds=options.seeds,
+        say=print,
+    )
+    record("ablations", {"studies": {**recorded(), name: found}})
+
+
+def recorded() -> dict[str, Any]:
+    """Every study so far."""
+    path = RESULTS / "ablations.json"
+    return json.loads(path.read_text())["studies"] if path.is_file() else {}
+
+
+def table(studies: dict[str, Any]) -> str:
+    """Gain of every variant over the start under the same post-processing."""
+    lines = [
+        "| run | study | variant | rank-1 | gain | mAP | gain, interval | linear | gain |",
+        "|---" * 9 + "|",
+    ]
+    for name, found in studies.items():
+        for row in found["rows"]:
+            cells = [name, row["study"], row["variant"]]
+            for measure in ("rank1", "map", "linear"):
+                cell = row["measures"][measure]
+                cells += [f"{cell['value']:.1f}", f"{cell['gain']:+.1f}"]
+                if measure == "map":
+                    low, high = cell["interval"]
+                    cells[-1] += f" [{low:+.1f}, {high:+.1f}]"
+            lines.append("| " + " | ".join(cells).replace(" -", " −").replace("[-", "[−") + " |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
