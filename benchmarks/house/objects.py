@@ -16,10 +16,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from final import KEPT, WEIGHTS
+
 from _record import record
 from fieldmark.workflows.recipe import load_recipe
 from fieldmark.workflows.train import train
-from final import KEPT, WEIGHTS
 
 SIZE = 64
 PER_CLASS = 40
@@ -63,7 +64,8 @@ def unpack(shards: Path, photos: Path, probe: Path) -> None:
                     continue
                 told = tar.extractfile(members[f"{name.removesuffix('.jpg')}.cls"])
                 image = tar.extractfile(member)
-                assert told is not None and image is not None
+                assert told is not None
+                assert image is not None
                 label = told.read().decode().strip()
                 taken[label] += split == "train"
                 if split == "train" and taken[label] > PER_CLASS:
