@@ -28,6 +28,17 @@ STUDIES = {
 }
 
 
+def test_a_method_may_be_called_by_its_recipe():
+    by_recipe, by_method = variants("fieldmark"), variants("house")
+    assert by_recipe == by_method
+    assert {v.recipe.method_name for v in by_recipe} == {"house"}
+    assert {v.recipe.name for v in by_recipe} == {"fieldmark"}
+    assert by_recipe[0].recipe == load_recipe("fieldmark")
+    assert variants("mocov2", recipe="gentle")[0].recipe.name == "gentle"
+    with pytest.raises(ConfigError, match="fieldmark"):
+        variants("feildmark")
+
+
 @pytest.fixture(scope="module")
 def finished(sample, tmp_path_factory):
     out = tmp_path_factory.mktemp("ablation") / "out"

@@ -10,7 +10,7 @@ from fieldmark.cli.train import Device, Epochs, Photos, Probe, Sets, Size, Weigh
 
 
 def command(
-    method: Annotated[str, typer.Argument(help="Method, as fieldmark methods lists it.")],
+    method: Annotated[str, typer.Argument(help="Method, as fieldmark methods lists it, or its recipe.")],
     photos: Photos,
     out: Annotated[Path, typer.Option(help="Folder for runs and tables; again to continue.")],
     probe: Probe = None,
@@ -21,7 +21,7 @@ def command(
     recipe: Annotated[
         str | None,
         typer.Option(
-            help="What variants differ from; by default the recipe named like the method."
+            help="What variants differ from; by default the recipe that trains the method."
         ),
     ] = None,
     weights: Weights = None,

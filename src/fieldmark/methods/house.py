@@ -64,6 +64,18 @@ class House(Method):
         when="first, whenever there are trained weights; not from random ones",
         paper="fieldmark's own, benchmarks/house",
     )
+    ablations = {
+        "parts": {
+            "all": {},
+            "targets not shared": {"method": {"diffusion": 0.0}},
+            "one input": {"method": {"teacher_scales": (1.75,)}},
+            "all the way": {"backbone": {"blend": 1.0}},
+            "none of these": {
+                "method": {"diffusion": 0.0, "teacher_scales": (1.75,)},
+                "backbone": {"blend": 1.0},
+            },
+        }
+    }
     config: HouseConfig
 
     def __init__(self, config: HouseConfig, backbone: Backbone) -> None:

@@ -22,6 +22,7 @@ from fieldmark.config import suggest
 from fieldmark.errors import ConfigError, InputError
 from fieldmark.methods import METHODS
 from fieldmark.workflows import recipe as recipes
+from fieldmark.workflows.methods import list_methods
 from fieldmark.workflows.photos import Say, ShowProgress, quiet, short_side
 from fieldmark.workflows.recipe import Recipe, load_recipe
 from fieldmark.workflows.run import claim_folder
@@ -64,10 +65,10 @@ def ablate(
     not trained again.
 
     Args:
-        method: Key of the method table (or another name of its recipe).
+        method: Key of the method table, or name of a recipe that trains it.
         photos: Folder, table or shards.
         out: Folder for runs and tables.
-        recipe: What variants differ from; by default the recipe named like the method.
+        recipe: What variants differ from; by default the first that trains the method.
         sets: ``a.b=c`` overrides for all variants; what a variant changes wins.
         extra: Further settings for all variants, as for :func:`load_recipe`.
         studies: Which studies; by default all that the method declares.
@@ -148,9 +149,7 @@ def variants(
     Raises:
         ConfigError: As :func:`ablate`.
     """
-    name = recipes.ALIASES.get(method, method)
-    if name not in METHODS:
-        raise ConfigError(suggest(method, [*METHODS, *recipes.ALIASES], "method"))
+    name, recipe = _chosen(method, recipe)
     declared = METHODS[name].ablations
     if not declared:
         able = ", ".join(key for key, kind in METHODS.items() if kind.ablations)
@@ -161,7 +160,7 @@ def variants(
     for study in studies:
         if study not in declared:
             raise ConfigError(suggest(study, declared, f"study of {name}"))
-    base = load_recipe(recipe or name, sets, extra=extra)
+    base = load_recipe(recipe, sets, extra=extra)
     if base.method_name != name:
         raise ConfigError(
             f"recipe '{base.name}' trains '{base.method_name}', not '{name}'; give a recipe of that "
@@ -172,6 +171,19 @@ def variants(
         for study in (studies or declared)
         for variant, tables in declared[study].items()
     ]
+
+
+def _chosen(method: str, recipe: str | None) -> tuple[str, str]:
+    """Method and recipe that are meant; either may be called by the name of a recipe."""
+    name = recipes.ALIASES.get(method, method)
+    using = {each["name"]: each["recipes"] for each in list_methods()}
+    if name in recipes.available():
+        recipe = recipe or name
+        name = load_recipe(name).method_name
+    if name not in METHODS:
+        known = dict.fromkeys([*METHODS, *(r for names in using.values() for r in names)])
+        raise ConfigError(suggest(method, known, "method"))
+    return name, recipe or using[name][0]
 
 
 def _changed(base: Recipe, tables: dict[str, Any], source: str) -> Recipe:
@@ -273,7 +285,7 @@ def _table(
 ) -> dict[str, Any]:
     return {
         "fieldmark": __version__,
-        "method": recipes.ALIASES.get(method, method),
+        "method": _chosen(method, base.recipe.name)[0],
         "recipe": base.recipe.name,
         "epochs": base.recipe.train.epochs,
         "size": base.recipe.size,
