@@ -10,7 +10,9 @@ from fieldmark.cli.train import Device, Epochs, Photos, Probe, Sets, Size, Weigh
 
 
 def command(
-    method: Annotated[str, typer.Argument(help="Method, as fieldmark methods lists it, or its recipe.")],
+    method: Annotated[
+        str, typer.Argument(help="Method, as fieldmark methods lists it, or its recipe.")
+    ],
     photos: Photos,
     out: Annotated[Path, typer.Option(help="Folder for runs and tables; again to continue.")],
     probe: Probe = None,
