@@ -11,6 +11,7 @@ HERE = Path(__file__).parent
 NOT_SPEEDS = {
     "_record",
     "_things",
+    "ablations",
     "aviary_teacher",
     "run_all",
     "first_results",
