@@ -91,6 +91,39 @@ def test_the_teacher_looks_at_every_input_once():
     assert sizes.count(2 * tiny.SIZE) == 4
 
 
+@pytest.mark.parametrize("flip", [0.0, 0.5])
+def test_the_teacher_mirrors_and_stretches_only_what_the_student_may(flip):
+    source = tiny.source("house")
+    own = source.maker.multi_view.specs[0].model_copy(update={"flip": flip, "ratio": (1.0, 1.0)})
+    source.maker.multi_view = source.maker.multi_view.model_copy(update={"specs": (own,)})
+    images = []
+
+    class Noted(tiny.method("house").teacher.__class__):
+        def forward(self, batch, *rest, **named):
+            images.append(batch.clone())
+            return super().forward(batch, *rest, **named)
+
+    method = tiny.method("house", looks=3, teacher_scales=(2.0,))
+    method.teacher.__class__ = Noted
+    drawn = []
+    make = ViewMaker.make
+
+    def noting(maker, rows, epoch):
+        drawn.append(maker.multi_view.specs[0])
+        return make(maker, rows, epoch)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ViewMaker, "make", noting)
+        method.start_epoch(START, source)
+    assert [(spec.flip, spec.ratio) for spec in drawn] == [(flip, (1.0, 1.0))]
+    # A runner compares its arithmetic on a few of them first.
+    large = [batch for batch in images if batch.shape == (32, 3, 2 * tiny.SIZE, 2 * tiny.SIZE)]
+    different = {batch.contiguous().numpy().tobytes() for batch in large}
+    mirrored = {batch.flip(3).contiguous().numpy().tobytes() for batch in large}
+    assert len(different) == (6 if flip else 3)
+    assert len(different & mirrored) == (6 if flip else 0)
+
+
 def test_targets_are_shared_among_mutual_neighbours():
     alone, _ = begun(diffusion=0)
     shared, _ = begun(diffusion=0.7, neighbours=3)

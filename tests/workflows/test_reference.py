@@ -5,9 +5,12 @@ import pytest
 import torch
 
 from fieldmark.backbones.backbone import Backbone, BackboneConfig
+from fieldmark.data.views import ViewMaker
 from fieldmark.encoder import Encoder
+from fieldmark.errors import ConfigError
 from fieldmark.nn.spec import EncoderSpec, PostConfig
 from fieldmark.workflows import photos, reference
+from fieldmark.workflows.post import LOOKS, fit_post
 from fieldmark.workflows.recipe import load_recipe
 
 
@@ -40,6 +43,32 @@ def test_it_looks_larger_and_more_often_than_what_ships(data, monkeypatch):
     np.testing.assert_allclose(found, again, atol=1e-6)
 
 
+def test_photos_that_must_not_be_mirrored_are_not(data, monkeypatch):
+    flips, ratios = [], []
+    original = Encoder.encode
+    make = ViewMaker.make
+
+    def encode(self, images):
+        flips.append(self.spec.post.flip)
+        return original(self, images)
+
+    def noting(maker, rows, epoch):
+        views = make(maker, rows, epoch)
+        flips.extend(bool(view.flipped.any()) for view in views)
+        ratios.append(maker.multi_view.specs[0].ratio)
+        return views
+
+    monkeypatch.setattr(Encoder, "encode", encode)
+    monkeypatch.setattr(ViewMaker, "make", noting)
+    looks = load_recipe("smoke", ("views.preset=part",)).protect(LOOKS)
+    reference.reference_embeddings(start(), data.store, data.train_rows, data.held_out, looks=looks)
+    assert flips
+    assert not any(flips)
+    assert set(ratios) == {(1.0, 1.0)}
+    reference.reference_embeddings(start(), data.store, data.train_rows, data.held_out)
+    assert any(flips)
+
+
 def test_the_fit_is_attached_where_there_are_photos_enough(data, monkeypatch):
     small = PostConfig(crop=1.0, whitening="instance-lda", whiten_dim=8, whiten_power=0.25)
     monkeypatch.setattr(reference, "_POST", small)
@@ -61,3 +90,26 @@ def test_a_network_of_one_size_looks_at_that_size(monkeypatch):
     monkeypatch.undo()
     assert reference._enlarged(spec).size == 64
     assert torch.is_tensor(Encoder(spec).encode(torch.zeros(1, 3, 32, 32)))
+
+
+def test_instance_lda_compares_the_looks_it_is_given(data):
+    post = PostConfig(whitening="instance-lda", whiten_dim=8, whiten_power=0.25)
+    spec, looks = start(), load_recipe("smoke", ("views.preset=part",)).protect(LOOKS)
+    free, kept = (
+        fit_post(spec, data.store, data.train_rows, post, looks=each).whitening.projection
+        for each in (LOOKS, looks)
+    )
+    assert not torch.allclose(free, kept, atol=1e-3)
+
+
+def test_looks_are_weakened_by_preset_and_by_hand():
+    assert load_recipe("smoke").protect(LOOKS) == LOOKS
+    part = load_recipe("smoke", ("views.preset=part",)).protect(LOOKS)
+    assert (part.flip, part.ratio, part.scale) == (0.0, (1.0, 1.0), (0.4, 1.0))
+    by_hand = load_recipe("smoke", ("views.override.flip=0.0",)).protect(LOOKS)
+    assert by_hand == LOOKS.model_copy(update={"flip": 0.0})
+    # What training's views add is not added to looks.
+    more = load_recipe("smoke", ("views.override.flip=1.0", "views.override.gray=1.0"))
+    assert more.protect(LOOKS) == LOOKS
+    with pytest.raises(ConfigError, match="flip"):
+        load_recipe("start", ("views.override.flip=2",)).protect(LOOKS)

@@ -78,6 +78,18 @@ def test_a_blended_run_ends_part_of_the_way_from_the_start(sample, tmp_path):
         assert moved > 1e-4
 
 
+def test_photos_that_must_not_be_mirrored_ship_without_it(sample, tmp_path):
+    recipe = load_recipe(
+        "start",
+        ("views.preset=part", "size=32", "post.whiten_dim=8"),
+        extra={"backbone": {"name": "test_resnet", "weights": "random"}},
+    )
+    assert recipe.post.flip
+    train(sample.photos, tmp_path, recipe, probe=sample.probe)
+    assert not Encoder.load(tmp_path / "encoders" / "start", device="cpu").post.flip
+    assert "Mirrored photos are not averaged in" in (tmp_path / "report.html").read_text()
+
+
 def test_the_same_command_again_trains_nothing_and_says_the_same(finished, sample):
     run, result = finished
     log = (run / "metrics.jsonl").read_bytes()

@@ -6,6 +6,7 @@ the student must find from one crop at the small input. Fieldmark's own; docs/me
 it comes from.
 """
 
+from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
@@ -70,10 +71,6 @@ class House(Method):
             "targets not shared": {"method": {"diffusion": 0.0}},
             "one input": {"method": {"teacher_scales": (1.75,)}},
             "all the way": {"backbone": {"blend": 1.0}},
-            "none of these": {
-                "method": {"diffusion": 0.0, "teacher_scales": (1.75,)},
-                "backbone": {"blend": 1.0},
-            },
         }
     }
     config: HouseConfig
@@ -95,8 +92,11 @@ class House(Method):
             return
         device = photos.maker.device
         sizes = dict.fromkeys(map(self.backbone.larger_input, self.config.teacher_scales))
+        # What the student must not ignore (a mirrored part, a stretched one), its teacher must not.
+        own = photos.maker.multi_view.specs[0]
+        protected = {"flip": own.flip, "ratio": own.ratio}
         crops = [_crops(self.config.look_scale, self.config.looks, size) for size in sizes]
-        views = MultiView(specs=tuple(crops))
+        views = MultiView(specs=tuple(crop.model_copy(update=protected) for crop in crops))
         seed = rng.seed_of("house", "teacher", photos.seed)
         maker = ViewMaker(
             photos.maker.store, views, seed=seed, device=device, products=torch.bfloat16
@@ -104,14 +104,15 @@ class House(Method):
         runner = Runner(EncoderSpec(self.teacher), device)
         order = np.argsort(rng.mix("house", "fit", photos.seed, photos.rows), kind="stable")
         first, rest = np.split(photos.rows[order], [self.config.fit_photos])
-        looks = torch.cat([_look(runner, maker, part) for part in _chunks(first)])
+        look = partial(_look, runner, maker, mirrored=own.flip > 0)
+        looks = torch.cat([look(part) for part in _chunks(first)])
         fitted = fit_instance_lda(looks, self.config.dim, self.config.power)
         self.whitening.mean.copy_(fitted.mean)
         # Few photos span few directions; the others stay empty.
         self.whitening.projection.zero_()
         self.whitening.projection[:, : fitted.projection.shape[1]] = fitted.projection
         targets = [self._centre(looks)]
-        targets += [self._centre(_look(runner, maker, part)) for part in _chunks(rest)]
+        targets += [self._centre(look(part)) for part in _chunks(rest)]
         # Photos that find each other are mostly of one kind: their common target is better than
         # the start's own, so the student can pass its teacher.
         smooth = diffuse(torch.cat(targets), self.config.neighbours, self.config.diffusion)
@@ -158,10 +159,12 @@ def _chunks(rows: Int[np.ndarray, " N"]) -> list[Int[np.ndarray, " _"]]:
     return [rows[begin : begin + 32] for begin in range(0, len(rows), 32)]
 
 
-def _look(runner: Runner, maker: ViewMaker, rows: Int[np.ndarray, " B"]) -> Float[Tensor, "B V D"]:
-    """Unit vectors of every look at some photos, each averaged with its mirror image's."""
+def _look(
+    runner: Runner, maker: ViewMaker, rows: Int[np.ndarray, " B"], *, mirrored: bool
+) -> Float[Tensor, "B V D"]:
+    """Unit vectors of every look at some photos, averaged with its mirror image's if asked."""
     parts = []
     for view in maker.make(rows, 0):
-        both = runner(view.images) + runner(view.images.flip(3))
-        parts.append(normalize(both).cpu())
+        faces = (view.images, view.images.flip(3)) if mirrored else (view.images,)
+        parts.append(normalize(sum(map(runner, faces))).cpu())
     return torch.stack(parts, 1)

@@ -40,7 +40,7 @@ from fieldmark.nn.spec import EncoderSpec, PostConfig
 from fieldmark.training.loop import FitResult
 from fieldmark.workflows.doctor import versions
 from fieldmark.workflows.photos import Photos, ShowProgress
-from fieldmark.workflows.post import affordable, describe, fit_post
+from fieldmark.workflows.post import LOOKS, affordable, describe, fit_post
 from fieldmark.workflows.recipe import Recipe
 from fieldmark.workflows.reference import reference_embeddings
 from fieldmark.workflows.report import write_report
@@ -82,6 +82,8 @@ def judge(
         The contract of ``--json``.
     """
     processing = affordable(recipe.post, len(data.train_rows))
+    if not recipe.protect(LOOKS).flip:
+        processing = processing.model_copy(update={"flip": False})
     plain = PostConfig(crop=processing.crop)
     wanted: list[tuple[str, str, EncoderSpec, PostConfig]] = [("start", "plain", start, plain)]
     wanted.append(("start", "post", start, processing))
@@ -134,6 +136,7 @@ def _evaluate(
         data.store,
         data.train_rows,
         post,
+        looks=recipe.protect(LOOKS),
         seed=recipe.train.seed,
         device=device,
     )
@@ -177,6 +180,7 @@ def _without_labels(
             data.store,
             data.train_rows,
             data.held_out,
+            looks=recipe.protect(LOOKS),
             seed=recipe.train.seed,
             device=device,
         )
@@ -478,6 +482,10 @@ def _pictures(data: Photos, before: Side, after: Side) -> dict[str, Any]:
 
 def _notes(recipe: Recipe, data: Photos, fitted: FitResult | None, post: PostConfig) -> list[str]:
     notes = []
+    if recipe.post.flip and not post.flip:
+        notes.append(
+            "Mirrored photos are not averaged in: flips are switched off for these photos."
+        )
     if recipe.post.whiten_dim and not post.whiten_dim:
         notes.append(
             f"Whitening was left out: {len(data.train_rows)} training photos are too few for "

@@ -63,6 +63,7 @@ def fit_post(
     rows: Int[np.ndarray, " N"],
     post: PostConfig,
     *,
+    looks: ViewSpec = LOOKS,
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> EncoderSpec:
@@ -73,6 +74,7 @@ def fit_post(
         store: Photo store.
         rows: Unlabelled training photos.
         post: What to attach.
+        looks: The looks that instance LDA compares; their size is the network's.
         seed: Chooses photos and looks.
         device: Where to compute.
 
@@ -90,21 +92,26 @@ def fit_post(
     if post.whitening == "pca":
         embeddings = torch.from_numpy(encoder.embed_store(store, chosen))
         return spec.with_post(post, fit_whitening(embeddings, post.whiten_dim, post.whiten_power))
-    looks = take_looks(encoder, store, chosen, seed=rng.seed_of("whitening", "views", seed))
+    seen = take_looks(encoder, store, chosen, looks, seed=rng.seed_of("whitening", "views", seed))
     if len(rows) >= _PHOTOS_PER_DIRECTION * post.whiten_dim:
-        return spec.with_post(post, fit_instance_lda(looks, post.whiten_dim, post.whiten_power))
-    whitening = fit_instance_lda(looks, None, post.whiten_power, _FEW_SHRINKAGE)
+        return spec.with_post(post, fit_instance_lda(seen, post.whiten_dim, post.whiten_power))
+    whitening = fit_instance_lda(seen, None, post.whiten_power, _FEW_SHRINKAGE)
     kept = whitening.projection.shape[1]
     return spec.with_post(post.model_copy(update={"whiten_dim": kept}), whitening)
 
 
 def take_looks(
-    encoder: Encoder, store: PhotoStore, rows: Int[np.ndarray, " N"], *, seed: int
+    encoder: Encoder,
+    store: PhotoStore,
+    rows: Int[np.ndarray, " N"],
+    looks: ViewSpec = LOOKS,
+    *,
+    seed: int,
 ) -> Float[Tensor, "N V D"]:
-    """Embeddings of several looks (``LOOKS``) at each photo: what instance LDA is fitted on."""
-    looks = MultiView(specs=(LOOKS.model_copy(update={"size": encoder.size}),))
+    """Embeddings of several looks at each photo: what instance LDA is fitted on."""
+    each = MultiView(specs=(looks.model_copy(update={"size": encoder.size}),))
     # Within the rounding of an 8-bit pixel, and several times as fast.
-    maker = ViewMaker(store, looks, seed=seed, device=encoder.device, products=torch.bfloat16)
+    maker = ViewMaker(store, each, seed=seed, device=encoder.device, products=torch.bfloat16)
     parts = []
     for begin in range(0, len(rows), 64):
         views = maker.make(rows[begin : begin + 64], 0)

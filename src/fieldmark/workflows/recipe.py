@@ -12,7 +12,7 @@ from fieldmark import shipped
 from fieldmark.backbones.backbone import BackboneConfig
 from fieldmark.config import Config
 from fieldmark.data.presets import PRESETS, apply_preset
-from fieldmark.data.views import MultiView
+from fieldmark.data.sampling import MultiView, ViewSpec
 from fieldmark.errors import ConfigError
 from fieldmark.methods import METHODS
 from fieldmark.nn.spec import PostConfig
@@ -136,6 +136,20 @@ class Recipe(Config):
         data = views.dump()
         data["specs"] = [{**spec, **self.views.override} for spec in data["specs"]]
         return MultiView.parse(data, "[views.override]")
+
+    def protect(self, look: ViewSpec) -> ViewSpec:
+        """A look at these photos beside training's own views, changing nothing that tells them apart.
+
+        Post-processing and teachers take looks of their own; what the preset switches off, and a
+        flip switched off by hand, is off there too.
+
+        Raises:
+            ConfigError: The flip set by hand is no probability.
+        """
+        weakened = apply_preset(self.views.preset, MultiView(specs=(look,))).specs[0]
+        flip = self.views.override.get("flip", look.flip)
+        asked = ViewSpec.parse({**weakened.dump(), "flip": flip}, "[views.override]")
+        return asked.model_copy(update={"flip": min(asked.flip, weakened.flip)})
 
 
 def available() -> dict[str, Path]:

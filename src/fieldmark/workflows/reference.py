@@ -12,12 +12,13 @@ import torch
 from jaxtyping import Float, Int
 
 from fieldmark import rng
+from fieldmark.data.sampling import ViewSpec
 from fieldmark.data.store import PhotoStore
 from fieldmark.encoder import Encoder
 from fieldmark.errors import FieldmarkError
 from fieldmark.nn.spec import EncoderSpec, PostConfig
 from fieldmark.nn.whitening import normalise
-from fieldmark.workflows.post import affordable, fit_post, take_looks
+from fieldmark.workflows.post import LOOKS, affordable, fit_post, take_looks
 
 SCALE = 1.75
 """Input of the reference, as a multiple of the start's, where the network was made for as much."""
@@ -32,10 +33,13 @@ def reference_embeddings(
     fit_rows: Int[np.ndarray, " N"],
     rows: Int[np.ndarray, " Q"],
     *,
+    looks: ViewSpec = LOOKS,
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> Float[np.ndarray, "Q D"]:
     """Mean of the start's embeddings of the whole photo and four crops, larger, each mirrored too.
+
+    Nothing is mirrored where the looks are not.
 
     Args:
         start: The encoder that training started from; its post-processing does not matter.
@@ -43,6 +47,7 @@ def reference_embeddings(
         fit_rows: Unlabelled photos that whitening (instance LDA) is fitted on; left out when there
             are too few.
         rows: Photos to embed.
+        looks: The crops; their size is the larger one.
         seed: Chooses photos and crops.
         device: Where to compute.
 
@@ -52,14 +57,14 @@ def reference_embeddings(
     order = np.argsort(rng.mix("reference", seed, fit_rows), kind="stable")
     fit_rows = np.sort(fit_rows[order[:FITTED_ON]])
     large = _enlarged(start)
-    fitted = fit_post(
-        large, store, fit_rows, affordable(_POST, len(fit_rows)), seed=seed, device=device
-    )
+    post = affordable(_POST, len(fit_rows))
+    fitted = fit_post(large, store, fit_rows, post, looks=looks, seed=seed, device=device)
     # The mirrored photo is averaged in before whitening: the fit needs it no more than the crops do.
-    post = fitted.post.model_copy(update={"flip": True})
+    post = fitted.post.model_copy(update={"flip": looks.flip > 0})
     encoder = Encoder(fitted.with_post(post, fitted.whitening), device=device)
     whole = torch.from_numpy(encoder.embed_store(store, rows))
-    crops = take_looks(encoder, store, rows, seed=rng.seed_of("reference", "looks", seed)).mean(1)
+    drawn = rng.seed_of("reference", "looks", seed)
+    crops = take_looks(encoder, store, rows, looks, seed=drawn).mean(1)
     return normalise(whole + normalise(crops)).numpy()
 
 
