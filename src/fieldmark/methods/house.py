@@ -166,5 +166,5 @@ def _look(
     parts = []
     for view in maker.make(rows, 0):
         faces = (view.images, view.images.flip(3)) if mirrored else (view.images,)
-        parts.append(normalize(sum(map(runner, faces))).cpu())
+        parts.append(normalize(torch.stack([runner(x) for x in faces]).sum(0)).cpu())
     return torch.stack(parts, 1)
