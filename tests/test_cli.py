@@ -134,6 +134,7 @@ def test_plan_predicts_without_leaving_anything(run, photos, tmp_path, monkeypat
     plan = json.loads(out.strip().splitlines()[-1])
     assert plan["steps"] == 20 // 16 * 2
     assert plan["images_per_second"] > 0
+    assert plan["minutes"] >= plan["preparation_minutes"] >= 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["photos"]
 
 

@@ -1,5 +1,6 @@
 import json
 import logging
+import time
 
 import pytest
 import torch
@@ -274,7 +275,22 @@ def test_bfloat16_trains_with_float32_weights(tmp_path):
 
 
 def test_trial_tells_photos_per_second():
-    assert trial(tiny.method("mocov2"), tiny.source(), tiny.train_config(), seconds=0.05) > 0
+    tried = trial(tiny.method("mocov2"), tiny.source(), tiny.train_config(), seconds=0.05)
+    assert tried.images_per_second > 0
+
+
+def test_a_trial_prepares_as_training_does_and_times_it(monkeypatch):
+    method, source = tiny.method("house"), tiny.source("house")
+    slow = type(method).start_epoch
+
+    def start_epoch(self, progress, photos):
+        time.sleep(0.2)
+        slow(self, progress, photos)
+
+    monkeypatch.setattr(type(method), "start_epoch", start_epoch)
+    tried = trial(method, source, tiny.train_config(), seconds=0.05)
+    assert len(method.bank) == len(source.rows)
+    assert tried.preparation_seconds > 0.2
 
 
 def test_tensorboard_is_written_where_installed(tmp_path):

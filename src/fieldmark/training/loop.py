@@ -471,6 +471,14 @@ def _join(carries: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     return joined
 
 
+class Trial(NamedTuple):
+    """What a short trial of training measured."""
+
+    images_per_second: float
+    preparation_seconds: float
+    """Before the first step, for all photos of the trial."""
+
+
 def trial(
     method: Method,
     source: Source,
@@ -478,8 +486,8 @@ def trial(
     *,
     seconds: float = 10.0,
     device: torch.device | str = "cpu",
-) -> float:
-    """Photos per second of real training steps, for plans; the method is changed by them.
+) -> Trial:
+    """How fast a method prepares and makes real training steps, for plans; it is changed by them.
 
     Args:
         method: A throw-away copy.
@@ -494,6 +502,10 @@ def trial(
     run._prepare()
     run.model = method
     method.train()
+    started = time.perf_counter()
+    method.start_epoch(Progress(0, run.total, 0.0), source)
+    runtime.synchronise(run.device)
+    preparation = time.perf_counter() - started
     speed, began, step = Speed(config.batch_size), 0.0, 0
     while True:
         run._step(Progress(step, run.total, step / source.steps_per_epoch), Wish(), False)
@@ -503,4 +515,4 @@ def trial(
             speed.step()
             began = began or time.perf_counter()
             if speed.steps and time.perf_counter() - began >= seconds:
-                return speed.overall
+                return Trial(speed.overall, preparation)

@@ -19,8 +19,8 @@ from fieldmark.training.loop import trial
 from fieldmark.workflows.photos import affordable_batch, short_side
 from fieldmark.workflows.recipe import Recipe
 
-# Enough photos for a real batch, few enough to decode in seconds.
-SAMPLE = 256
+# Enough photos for a real batch, few enough to decode, and to show to a teacher, in seconds.
+SAMPLE, LEAST_SAMPLE = 256, 64
 # Checkpoints keep weights, teacher, optimiser state and queue; the last two are kept.
 KEPT_CHECKPOINTS = 2
 
@@ -44,7 +44,8 @@ def plan(
 
     Returns:
         ``recipe``, ``network``, ``weights``, ``photos``, ``train_photos``, ``steps``,
-        ``images_per_second``, ``minutes``, ``memory_gb``, ``disk_gb``, ``free_gb``, ``notes``.
+        ``images_per_second``, ``preparation_minutes`` (before the first step), ``minutes`` (with
+        preparation; decoding and evaluation come on top), ``memory_gb``, ``disk_gb``, ``free_gb``, ``notes``.
     """
     where = runtime.pick_device(device)
     catalog = Catalog.open(Path(photos))
@@ -65,7 +66,8 @@ def plan(
         "notes": _notes(recipe, len(rows), backbone.provenance.how),
     }
     with tempfile.TemporaryDirectory() as scratch:
-        chosen = rows[:: max(1, len(rows) // SAMPLE)][:SAMPLE]
+        sample = min(SAMPLE, max(LEAST_SAMPLE, 2 * recipe.train.batch_size))
+        chosen = rows[:: max(1, len(rows) // sample)][:sample]
         store = PhotoStore.build(catalog, Path(scratch), short_side=side, rows=chosen.tolist())
         store_bytes = store.nbytes / max(1, len(store.usable)) * len(catalog)
         weights_bytes = sum(p.numel() * p.element_size() for p in backbone.parameters())
@@ -85,14 +87,18 @@ def plan(
                 seed=0,
                 device=where,
             )
-            rate = trial(method, source, config, seconds=seconds, device=where)
+            tried = trial(method, source, config, seconds=seconds, device=where)
             real, _ = affordable_batch(recipe.train, len(rows))
             steps = len(rows) // real.batch_size * recipe.train.epochs
+            # Such as the house method's teacher, which is asked about every photo.
+            prepared = tried.preparation_seconds * len(rows) / len(store.usable)
+            trained = steps * real.batch_size / tried.images_per_second
             result.update(
                 steps=steps,
                 epochs=recipe.train.epochs,
-                images_per_second=round(rate, 1),
-                minutes=round(steps * real.batch_size / rate / 60, 1),
+                images_per_second=round(tried.images_per_second, 1),
+                preparation_minutes=round(prepared / 60, 1),
+                minutes=round((prepared + trained) / 60, 1),
             )
             state = sum(t.numel() * t.element_size() for t in method.state_dict().values())
             result["disk_gb"] += KEPT_CHECKPOINTS * (state + weights_bytes) / 1e9
