@@ -76,6 +76,9 @@ def test_a_blended_run_ends_part_of_the_way_from_the_start(sample, tmp_path):
                 expected = value + 0.25 * (whole[name] - value)
                 torch.testing.assert_close(part[name], expected, atol=1e-6, rtol=1e-5)
         assert moved > 1e-4
+    note = "weights lie 25% of the way"
+    assert note in (tmp_path / "part" / "report.html").read_text()
+    assert note not in (tmp_path / "whole" / "report.html").read_text()
 
 
 def test_photos_that_must_not_be_mirrored_ship_without_it(sample, tmp_path):

@@ -516,6 +516,12 @@ def _notes(recipe: Recipe, data: Photos, fitted: FitResult | None, post: PostCon
             f"Trained {fitted.epochs:g} epochs ({fitted.step} steps) in {fitted.precision} "
             f"arithmetic; batch-norm was {recipe.backbone.normalization}."
         )
+        if recipe.backbone.blend < 1:
+            notes.append(
+                "The trained encoder's weights lie "
+                f"{recipe.backbone.blend:.0%} of the way from the start's to those that training "
+                "ended with."
+            )
     return notes
 
 
