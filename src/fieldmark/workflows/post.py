@@ -32,8 +32,8 @@ MOST_LOOKED_AT = 1_500
 _PHOTOS_PER_DIRECTION = 2
 # Fewer photos span too few directions to keep only theirs, yet their mean and how looks at one photo
 # differ are known well enough: on halves of train photos (start, rank-1 / mAP) 60 photos bring cub50
-# from 45.1 / 27.1 to 46.8 / 27.9 and cars196 from 12.9 / 5.3 to 15.0 / 6.2, 300 to 46.5 / 29.6 and
-# 15.4 / 6.5, with more shrinkage than many photos want.
+# from 45.1 / 27.1 to 48.5 / 29.2 and cars196 from 13.0 / 5.3 to 14.9 / 6.4, with more shrinkage than
+# many photos want (benchmarks/few_photos.py).
 _LEAST_FITTED_ON = 50
 _FEW_SHRINKAGE = 0.5
 
