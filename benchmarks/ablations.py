@@ -15,7 +15,7 @@ from typing import Any
 
 from _record import RESULTS, record
 from fieldmark.config import merge
-from fieldmark.workflows.ablate import ablate
+from fieldmark.workflows.ablate import ablate, as_markdown
 from methods_table import GENTLE, SETTINGS, WEIGHTS
 
 STUDIES = {
@@ -81,22 +81,8 @@ def recorded() -> dict[str, Any]:
 
 
 def table(studies: dict[str, Any]) -> str:
-    """Gain of every variant over the start under the same post-processing."""
-    lines = [
-        "| run | study | variant | rank-1 | gain | mAP | gain, interval | linear | gain |",
-        "|---" * 9 + "|",
-    ]
-    for name, found in studies.items():
-        for row in found["rows"]:
-            cells = [name, row["study"], row["variant"]]
-            for measure in ("rank1", "map", "linear"):
-                cell = row["measures"][measure]
-                cells += [f"{cell['value']:.1f}", f"{cell['gain']:+.1f}"]
-                if measure == "map":
-                    low, high = cell["interval"]
-                    cells[-1] += f" [{low:+.1f}, {high:+.1f}]"
-            lines.append("| " + " | ".join(cells).replace(" -", " −").replace("[-", "[−") + " |")
-    return "\n".join(lines)
+    """The tables of ``fieldmark ablate``, one run after the other."""
+    return "\n".join(f"{name}\n\n{as_markdown(found)}" for name, found in studies.items())
 
 
 if __name__ == "__main__":

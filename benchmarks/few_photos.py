@@ -20,9 +20,9 @@ from fieldmark.data.catalog import Catalog
 from fieldmark.data.splits import match_split
 from fieldmark.data.store import PhotoStore
 from fieldmark.encoder import Encoder
-from fieldmark.evaluation.retrieval import evaluate_retrieval
 from fieldmark.nn.spec import EncoderSpec, PostConfig
 from fieldmark.workflows.post import affordable, fit_post
+from start_recipe import measures
 
 WEIGHTS = "weights/mobilenetv2_100.imagenet.safetensors"
 PHOTOS = ("birds200", "cub50", "cars196")
@@ -48,8 +48,7 @@ def halves(rows: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 def judged(spec: EncoderSpec, store: PhotoStore, rows: np.ndarray, labels: np.ndarray) -> list[float]:  # fmt: skip
     """Rank-1 and mAP, percent."""
-    found = evaluate_retrieval(Encoder(spec).embed_store(store, rows), labels).summary()
-    return [round(found[name], 2) for name in ("rank1", "map")]
+    return list(measures(Encoder(spec).embed_store(store, rows), labels).values())
 
 
 def one_set(folder: Path, weights: Path, work: Path) -> list[dict[str, Any]]:

@@ -10,7 +10,6 @@ folder. Nothing was chosen on these photos.
 import argparse
 import csv
 import sys
-import tarfile
 from collections import Counter
 from pathlib import Path
 
@@ -19,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from final import KEPT, WEIGHTS
 
 from _record import record
+from fieldmark.data.catalog import Catalog
 from fieldmark.workflows.recipe import load_recipe
 from fieldmark.workflows.train import train
 
@@ -54,30 +54,20 @@ def main() -> None:
 
 def unpack(shards: Path, photos: Path, probe: Path) -> None:
     """Class folders and a table of some train photos and all validation photos."""
-    rows, taken = [], Counter[str]()
-    for shard in sorted(shards.glob("*.tar")):
-        split = "train" if shard.name.startswith("train") else "test"
-        with tarfile.open(shard) as tar:
-            members = {member.name: member for member in tar.getmembers()}
-            for name, member in members.items():
-                if not name.endswith(".jpg"):
-                    continue
-                told = tar.extractfile(members[f"{name.removesuffix('.jpg')}.cls"])
-                image = tar.extractfile(member)
-                assert told is not None
-                assert image is not None
-                label = told.read().decode().strip()
-                taken[label] += split == "train"
-                if split == "train" and taken[label] > PER_CLASS:
-                    continue
-                path = photos / label / Path(name).name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(image.read())
-                rows.append((f"{label}/{path.name}", label, split))
+    catalog, taken, table = Catalog.open(shards), Counter[str](), []
+    for row in catalog.rows:
+        label, split = str(row.label), "train" if row.split == "train" else "test"
+        taken[label] += split == "train"
+        if split == "train" and taken[label] > PER_CLASS:
+            continue
+        path = photos / label / Path(row.path).name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(catalog.read(row.row))
+        table.append((f"{label}/{path.name}", label, split))
     with probe.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(("path", "class", "split"))
-        writer.writerows(rows)
+        writer.writerows(table)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ def test_every_weight_and_statistic_goes_back_by_its_share(blend):
     start = build()
     network = trained(start)
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    network.go_back(start, blend)
+    network.blend_with(start, blend)
     for name, value in network.state_dict().items():
         there = start.state_dict()[name]
         if value.is_floating_point():
@@ -42,7 +42,7 @@ def test_the_start_is_not_changed_and_all_the_way_changes_nothing():
     kept = copy.deepcopy(start.state_dict())
     network = trained(start)
     before = copy.deepcopy(network.state_dict())
-    network.go_back(start, 1.0)
+    network.blend_with(start, 1.0)
     for name, value in network.state_dict().items():
         assert torch.equal(value, before[name])
     for name, value in start.state_dict().items():
@@ -54,7 +54,7 @@ def test_what_was_inserted_has_no_start_and_stays():
     network = trained(start)
     network.insert("stage0", torch.nn.Conv2d(network.stage_dims[0], network.stage_dims[0], 1))
     inserted = copy.deepcopy(network.insertions.state_dict())
-    network.go_back(start, 0.0)
+    network.blend_with(start, 0.0)
     for name, value in network.insertions.state_dict().items():
         assert torch.equal(value, inserted[name])
     own = network.network.state_dict()

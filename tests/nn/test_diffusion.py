@@ -43,7 +43,7 @@ def test_equals_the_closed_form(neighbours, share):
 def test_rows_are_compared_in_parts(monkeypatch):
     features = unit()
     whole = diffuse(features, 4, 0.6)
-    monkeypatch.setattr("fieldmark.nn.diffusion._PAIRS", 7 * 40)
+    monkeypatch.setattr("fieldmark.nn.measures._PAIRS", 7 * 40)
     torch.testing.assert_close(diffuse(features, 4, 0.6), whole)
 
 

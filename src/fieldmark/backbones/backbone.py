@@ -421,15 +421,15 @@ class Backbone(nn.Module):
         ]
 
     @torch.no_grad()
-    def go_back(self, start: "Backbone", blend: float) -> None:
-        """Move every weight and statistic back towards the start's: ``start + blend * (own - start)``.
+    def blend_with(self, start: "Backbone", share: float) -> None:
+        """Move every weight and statistic back towards the start's: ``start + share * (own - start)``.
 
         Inserted modules, which have no start, stay as they are. What training moves far on few
         photos is often less true of others than half the way.
 
         Args:
             start: The same network before training; not changed.
-            blend: In [0, 1]; 1 changes nothing, 0 is the start.
+            share: In [0, 1]; 1 changes nothing, 0 is the start.
 
         Source:
             Wortsman et al. 2022, arXiv:2109.01903 (WiSE-FT), Eq. 1; there between a zero-shot
@@ -439,7 +439,7 @@ class Backbone(nn.Module):
         for name, value in start.network.state_dict().items():
             if value.is_floating_point():
                 trained = own[name]
-                trained.copy_(torch.lerp(value.to(trained), trained, blend))
+                trained.copy_(torch.lerp(value.to(trained), trained, share))
 
     def reestimate_statistics(self, batches: Iterable[Float[Tensor, "B 3 H W"]]) -> int:
         """Measure batch-norm statistics anew over batches of images in [0, 1].

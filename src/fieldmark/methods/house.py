@@ -2,8 +2,7 @@
 
 The frozen start looks at each photo several times at a larger input, and mirrored. The mean of its
 embeddings in a space whitened by instance LDA, mixed with those of the photo's neighbours, is what
-the student must find from one crop at the small input. Fieldmark's own; docs/methods.md says where
-it comes from.
+the student must find from one crop at the small input. Fieldmark's own: see docs/methods.md.
 """
 
 from functools import partial
@@ -113,8 +112,7 @@ class House(Method):
         self.whitening.projection[:, : fitted.projection.shape[1]] = fitted.projection
         targets = [self._centre(looks)]
         targets += [self._centre(look(part)) for part in _chunks(rest)]
-        # Photos that find each other are mostly of one kind: their common target is better than
-        # the start's own, so the student can pass its teacher.
+        # Photos that find each other are mostly of one kind, and together know more than each alone.
         smooth = diffuse(torch.cat(targets), self.config.neighbours, self.config.diffusion)
         self.bank.fill(torch.from_numpy(photos.rows[order]), smooth)
 
@@ -165,6 +163,8 @@ def _look(
     """Unit vectors of every look at some photos, averaged with its mirror image's if asked."""
     parts = []
     for view in maker.make(rows, 0):
-        faces = (view.images, view.images.flip(3)) if mirrored else (view.images,)
-        parts.append(normalize(torch.stack([runner(x) for x in faces]).sum(0)).cpu())
+        seen = runner(view.images)
+        if mirrored:
+            seen = seen + runner(view.images.flip(3))
+        parts.append(normalize(seen).cpu())
     return torch.stack(parts, 1)

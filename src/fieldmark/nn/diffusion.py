@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-# Pairs of photos compared at a time, which bounds memory to 128 MiB.
-_PAIRS = 2**25
+from fieldmark.nn.measures import nearest
+
 # Cosines are cubed, so that near neighbours count far more than the rest of the list.
 _SHARPNESS = 3
 # What a longer walk over the neighbours could still change.
@@ -43,7 +43,7 @@ def diffuse(features: Float[Tensor, "N D"], neighbours: int, share: float) -> Fl
         raise ValueError(f"neighbours must be at least 1, got {neighbours}; typical: 5.")
     if share == 0 or len(features) < 2:
         return features
-    chosen, weights = _mutual(features, min(neighbours, len(features) - 1))
+    chosen, weights = _mutual(features, neighbours)
     # Summed as a series: every term is one step further over the graph.
     smooth = features
     for _ in range(math.ceil(math.log(_LEFT) / math.log(share))):
@@ -55,22 +55,13 @@ def _mutual(
     features: Float[Tensor, "N D"], k: int
 ) -> tuple[Int[Tensor, "N K"], Float[Tensor, "N K"]]:
     """Nearest others and their normalised weight, 0 where the choice is one-sided."""
-    cosines, chosen = [], []
-    rows_at_once = max(1, _PAIRS // len(features))
-    for begin in range(0, len(features), rows_at_once):
-        similarity = features[begin : begin + rows_at_once] @ features.T
-        here = torch.arange(len(similarity), device=features.device)
-        similarity[here, here + begin] = -torch.inf
-        found = similarity.topk(k)
-        cosines.append(found.values)
-        chosen.append(found.indices)
-    nearest = torch.cat(chosen)
+    cosines, chosen = nearest(features, k)
     rows = torch.arange(len(features), device=features.device)[:, None]
-    back = torch.stack([(nearest[column] == rows).any(1) for column in nearest.T], 1)
-    weights = torch.cat(cosines).clamp(min=0) ** _SHARPNESS * back
+    back = torch.stack([(chosen[column] == rows).any(1) for column in chosen.T], 1)
+    weights = cosines.clamp(min=0) ** _SHARPNESS * back
     degree = weights.sum(1)
     scale = torch.where(degree > 0, degree, 1.0).rsqrt()
-    return nearest, weights * scale[:, None] * scale[nearest]
+    return chosen, weights * scale[:, None] * scale[chosen]
 
 
 def _average(

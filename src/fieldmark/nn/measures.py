@@ -4,6 +4,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+# Pairs of photos compared at a time, which bounds memory to 128 MiB.
+_PAIRS = 2**25
+
 
 def feature_spread(features: Float[Tensor, "N D"]) -> float:
     """Standard deviation over photos, mean over dimensions, times the square root of D.
@@ -59,11 +62,25 @@ def view_recall(first: Float[Tensor, "N D"], second: Float[Tensor, "N D"]) -> fl
     return float((own > similarity.max(1).values).float().mean())
 
 
+def nearest(
+    features: Float[Tensor, "N D"], k: int
+) -> tuple[Float[Tensor, "N K"], Int[Tensor, "N K"]]:
+    """Cosines and rows of the ``k`` nearest other photos, nearest first; all others if fewer."""
+    k, at_once = min(k, len(features) - 1), max(1, _PAIRS // len(features))
+    cosines, rows = [], []
+    for begin in range(0, len(features), at_once):
+        similarity = features[begin : begin + at_once] @ features.T
+        own = torch.arange(len(similarity), device=features.device)
+        similarity[own, own + begin] = -torch.inf
+        found = similarity.topk(k)
+        cosines.append(found.values)
+        rows.append(found.indices)
+    return torch.cat(cosines), torch.cat(rows)
+
+
 def neighbours(features: Float[Tensor, "N D"], k: int) -> Int[Tensor, "N K"]:
     """Rows of the ``k`` nearest other photos by cosine."""
-    similarity = features @ features.T
-    similarity.fill_diagonal_(-torch.inf)
-    return similarity.topk(min(k, len(features) - 1)).indices
+    return nearest(features, k)[1]
 
 
 def neighbour_agreement(before: Int[Tensor, "N K"], after: Int[Tensor, "N K"]) -> float:

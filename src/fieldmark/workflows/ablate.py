@@ -94,6 +94,7 @@ def ablate(
         raise ConfigError(
             f"--seeds must be at least 1, got {seeds}; 3 shows how much luck there is."
         )
+    method, recipe = _chosen(method, recipe)
     wanted = variants(method, recipe=recipe, sets=sets, extra=extra, studies=studies)
     out = Path(out)
     with runtime.processes(device=runtime.pick_device(device)):
@@ -285,7 +286,7 @@ def _table(
 ) -> dict[str, Any]:
     return {
         "fieldmark": __version__,
-        "method": _chosen(method, base.recipe.name)[0],
+        "method": method,
         "recipe": base.recipe.name,
         "epochs": base.recipe.train.epochs,
         "size": base.recipe.size,

@@ -171,7 +171,7 @@ def _fit(
     exports = method.exports()
     for backbone in dict.fromkeys(spec.backbone for spec in exports.values()):
         if recipe.backbone.blend < 1:
-            backbone.go_back(start, recipe.backbone.blend)
+            backbone.blend_with(start, recipe.backbone.blend)
         if recipe.backbone.reestimate:
             maker = ViewMaker(
                 store, views, seed=rng.seed_of("re-estimate", recipe.train.seed), device=device
