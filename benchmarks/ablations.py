@@ -16,7 +16,7 @@ from typing import Any
 from _record import RESULTS, record
 from fieldmark.config import merge
 from fieldmark.workflows.ablate import ablate, as_markdown
-from methods_table import GENTLE, SETTINGS, WEIGHTS
+from methods_table import GENTLE, SETTINGS, WEIGHTS, network_of
 
 STUDIES = {
     "msam": ("module",),
@@ -52,11 +52,9 @@ def study(options: argparse.Namespace, method: str) -> None:
     weights = options.weights or options.data / WEIGHTS
     settings: dict[str, Any] = {
         "size": options.size,
-        "backbone": {"weights": str(weights)},
+        "backbone": network_of(weights),
         "train": {"epochs": options.epochs, "precision": "fp32"},
     }
-    if options.weights is None:
-        settings["backbone"]["name"] = "mobilenetv2_100"
     extra: dict[str, Any] = {}
     for part in (GENTLE, SETTINGS[method].gentle, settings):
         extra = merge(extra, part)

@@ -1,6 +1,8 @@
 """Does AIS make features lean less on surroundings? Aviary with places that go with species.
 
-python benchmarks/ais_background.py --teacher fieldmark:DIR [--epochs 10] [--seeds 1]
+    python benchmarks/ais_background.py --teacher fieldmark:DIR [--epochs 10] [--seeds 1]
+    python benchmarks/ais_background.py --teacher fieldmark:DIR --start FILE --size 128 --lr 2e-4 \
+        --epochs 3 --name ais_background_from_weights
 
 Each species is drawn in six places of its own, so that a lazy network can tell species by place.
 The same network learns on these photos without labels, with and without AIS (PP-SSL's text part; the
@@ -8,7 +10,7 @@ teacher comes from aviary_teacher.py); IADM is off in both. Then species are tol
 training photos, in their usual places, by nearest neighbour and by a linear probe, and tested on
 photos in the usual places and on the same birds in another species' places. What is lost between
 the two is the reliance on surroundings. The features of the run with AIS are measured as they ship
-(attention-weighted) and as a plain average too.
+(attention-weighted) and as a plain average too. A third run pools by an attention that nothing fits.
 """
 
 import argparse
@@ -40,9 +42,9 @@ TEXTS = Path(__file__).with_name("aviary_texts.toml")
 _FIRST_PLACE = 1_000_000
 
 
-def aviaries(per_species: int) -> tuple[Aviary, Aviary]:
+def aviaries(per_species: int, size: int) -> tuple[Aviary, Aviary]:
     """The same birds in the places of their species, and in those of another one."""
-    config = AviaryConfig(species=16, per_species=per_species, size=64, seed=5)
+    config = AviaryConfig(species=16, per_species=per_species, size=size, seed=5)
     photos = np.arange(config.species * config.per_species, dtype=np.int64)
     species, turn = photos % config.species, photos // config.species
     other = (species + 1 + turn % (config.species - 1)) % config.species
@@ -87,10 +89,15 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     began = time.process_time()
     sets = [f"train.epochs={job['epochs']}", f"train.seed={job['seed']}"]
     sets.append(f"views.override.scale=[{job['smallest_crop']}, 1.0]")
+    sets += [f"size={job['size']}", f"train.lr={job['lr']}"]
+    if job["start"]:
+        # Trained weights are lost by fresh batch-norm statistics and by training every stage.
+        sets += [f"backbone.weights={job['start']}", "backbone.name=mobilenetv2_100"]
+        sets += ["backbone.normalization=frozen", "backbone.train_from_stage=-3"]
     recipe = load_recipe("demo", sets)
-    usual, swapped = aviaries(job["per_species"])
+    usual, swapped = aviaries(job["per_species"], recipe.size)
     extra = {"ais": False}
-    if job["ais"]:
+    if job["ais"] is not None:
         extra = {"teacher": job["teacher"], "texts": str(TEXTS), "ais_weight": job["ais"]}
     settings = METHODS["ppssl"].config_type.parse(
         {"base": "simclr", "contrast": recipe.method.dump(), "iadm": "none", **extra}, "[method]"
@@ -114,11 +121,12 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     return {
         **job,
         "teacher": None,
-        "start": before,
+        "start": Path(job["start"]).name if job["start"] else None,
+        "before": before,
         "trained": tell(spec, usual, swapped),
         "trained_plain_average": tell(EncoderSpec(spec.backbone), usual, swapped),
         "ais_first_and_last": [round(step["ais"], 4) for step in (steps[0], steps[-1])]
-        if job["ais"]
+        if job["ais"] is not None
         else None,
         "cpu_seconds": round(time.process_time() - began, 1),
     }
@@ -127,6 +135,9 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--teacher", required=True, help="such as fieldmark:DIR")
+    parser.add_argument("--start", help="weights; without them random ones of the demo's network")
+    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--per-species", type=int, default=96)
     parser.add_argument("--seeds", type=int, default=1)
@@ -137,9 +148,11 @@ def main() -> None:
     options = parser.parse_args()
     jobs = [
         {"ais": weight, "seed": seed, "epochs": options.epochs, "teacher": options.teacher,
-         "per_species": options.per_species, "smallest_crop": options.smallest_crop}
+         "per_species": options.per_species, "smallest_crop": options.smallest_crop,
+         "start": options.start, "size": options.size, "lr": options.lr}
         for seed in range(options.seeds)
-        for weight in (0.0, *options.weights)
+        # None: plain average. 0: pooled by an attention that nothing fits.
+        for weight in (None, 0.0, *options.weights)
     ]  # fmt: skip
     with ProcessPoolExecutor(options.processes, mp_context=get_context("spawn")) as pool:
         runs = list(pool.map(run, jobs))

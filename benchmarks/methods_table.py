@@ -6,6 +6,8 @@ own). Interrupted, it goes on with the runs that are missing.
     python benchmarks/methods_table.py --data DIR --work DIR [--photos birds200] [--runs lcr ...]
     python benchmarks/methods_table.py --table          docs/results.md's tables from the JSON
     python benchmarks/methods_table.py --table --data DIR --work DIR     after reading the runs again
+    python benchmarks/methods_table.py --data DIR --work DIR --weights vit.safetensors --name methods_vit \
+        --how gentle --seeds 1 --runs start mocov2 mocov3 lodisc fieldmark    from another start
 """
 
 import argparse
@@ -18,7 +20,9 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from _record import record
+from safetensors import safe_open
+
+from _record import RESULTS, record
 from fieldmark.config import merge
 from fieldmark.workflows.recipe import Recipe, load_recipe
 from fieldmark.workflows.train import read_result, train
@@ -63,6 +67,7 @@ class Setting(NamedTuple):
 
 
 SETTINGS: dict[str, Setting] = {
+    "start": Setting("start", {}, {"post": {"flip": False}}),
     "mocov2": Setting("mocov2", {}, {"method": _MOCO}),
     "mocov3": Setting("mocov3", {"method": _CONVNET}, {"method": _CONVNET}),
     # Batch-norm in its head multiplies what reaches the network: at the common rate it keeps a
@@ -74,7 +79,6 @@ SETTINGS: dict[str, Setting] = {
     "ppssl": Setting("ppssl", {}, {"method": {"contrast": _MOCO}}),
     "lodisc": Setting("lodisc", {}, {"method": {"momentum": 0.99}}),
     "fieldmark": Setting("fieldmark", {}, {}),
-    "start": Setting("start", {}, {"post": {"flip": False}}),
 }
 
 
@@ -89,13 +93,14 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=20, help="of published settings")
     parser.add_argument("--seeds", type=int, default=3, help="of gentle settings; published: one")
     parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--weights", type=Path, help="another start than the shared weights")
+    parser.add_argument("--name", default="methods_table", help="of the JSON")
     parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.table:
         if options.data and options.work:
             print(keep(options))
-        recorded = Path(__file__).parent / "results" / "methods_table.json"
-        runs = json.loads(recorded.read_text())["runs"]
+        runs = json.loads((RESULTS / f"{options.name}.json").read_text())["runs"]
         print(f"{table(runs)}\n\n{two_by_twos(runs)}")
         return
     if options.data is None or options.work is None:
@@ -120,8 +125,9 @@ def main() -> None:
 
 def keep(options: argparse.Namespace) -> Path:
     """Write what all runs of the folder found."""
-    summary = {"runs": finished(options), "weights": WEIGHTS, "size": options.size}
-    return record("methods_table", summary)
+    weights = options.weights.name if options.weights else WEIGHTS
+    summary = {"runs": finished(options), "weights": weights, "size": options.size}
+    return record(options.name, summary)
 
 
 def place(options: argparse.Namespace, photos: str, run: str, how: str, seed: int) -> Path:
@@ -132,12 +138,17 @@ def complete(out: Path) -> bool:
     return read_result(out) is not None and (out / "memory.json").is_file()
 
 
+def network_of(weights: Path) -> dict[str, str]:
+    """The network that a weights file is of, whatever a recipe names."""
+    with safe_open(weights, framework="pt") as file:
+        return {"name": file.metadata()["arch"], "weights": str(weights)}
+
+
 def recipe_of(options: argparse.Namespace, run: str, how: str, seed: int) -> Recipe:
     setting = SETTINGS[run]
     parts: list[dict[str, Any]] = [
         {"size": options.size},
-        # The network of the shared weights, whatever the recipe names.
-        {"backbone": {"name": "mobilenetv2_100", "weights": str(options.data / WEIGHTS)}},
+        {"backbone": network_of(options.weights or options.data / WEIGHTS)},
         {"train": {"seed": seed}},
     ]
     if how == "published":
@@ -185,7 +196,9 @@ def finished(options: argparse.Namespace) -> list[dict[str, Any]]:
         facts: dict[str, Any] = {"photos": photos, "run": run, "how": how, "seed": seed}
         facts["epochs"] = recipe.train.epochs if recipe.trains else 0
         facts["images_per_second"] = round(statistics.median(rates), 1) if rates else None
-        facts["start_saw"] = "labels of ImageNet-1k"
+        start = json.loads((out / "encoders" / "start" / "encoder.json").read_text())["spec"]
+        facts["network"] = start["backbone"]["name"]
+        facts["start_saw"] = f"labels of {start['provenance']['labels_seen']}"
         facts["extra_data"] = SETTINGS[run].extra_data
         facts["class_names"] = SETTINGS[run].class_names
         facts |= json.loads((out / "memory.json").read_text())
@@ -213,9 +226,10 @@ def table(runs: list[dict[str, Any]]) -> str:
     lines = [
         "| photos | method | settings | epochs | seeds | start saw | extra data | class names | "
         + " | ".join(MEASURES.values())
-        + " | rank-1 gain of each seed | mAP gain, interval of seed 0 | verdicts | images/s | GiB |",
+        + " | rank-1 gain of each seed, interval of the first | mAP gain | verdicts | images/s | GiB |",
         "|---" * (len(MEASURES) + 13) + "|",
     ]
+    runs = [each for run in runs for each in (*plain(run), run)]
     for key in dict.fromkeys((run["photos"], run["how"], run["run"]) for run in runs):
         same = [run for run in runs if (run["photos"], run["how"], run["run"]) == key]
         first = same[0]
@@ -223,9 +237,10 @@ def table(runs: list[dict[str, Any]]) -> str:
         cells += [first[name] for name in ("start_saw", "extra_data", "class_names")]
         for measure in MEASURES:
             cells.append(f"{statistics.mean(run['trained'][measure] for run in same):.1f}")
-        cells.append(", ".join(f"{run['gain']['rank1']:+.1f}" for run in same))
-        low, high = first["interval"]["map"]
-        cells.append(f"{first['gain']['map']:+.1f} [{low:+.1f}, {high:+.1f}]")
+        for measure in ("rank1", "map"):
+            cells.append(", ".join(f"{run['gain'][measure]:+.1f}" for run in same))
+            if first["interval"]:
+                cells[-1] += " [{:+.1f}, {:+.1f}]".format(*first["interval"][measure])
         verdicts = [run["verdict"] for run in same]
         cells.append(
             ", ".join(f"{word} × {verdicts.count(word)}" for word in sorted(set(verdicts)))
@@ -235,6 +250,15 @@ def table(runs: list[dict[str, Any]]) -> str:
         cells.append(f"{max(run['peak_gib'] for run in same):.1f}")
         lines.append("| " + " | ".join(cells).replace(" -", " −").replace("[-", "[−") + " |")
     return "\n".join(lines)
+
+
+def plain(run: dict[str, Any]) -> list[dict[str, Any]]:
+    """The start as it is, beside the row of the start with its post-processing."""
+    if run["run"] != "start":
+        return []
+    nothing = dict.fromkeys(run["gain"], 0.0)
+    facts = {"run": "start, as it is", "trained": run["start"], "verdict": "the start itself"}
+    return [{**run, **facts, "gain": nothing, "interval": {}}]
 
 
 def two_by_twos(runs: list[dict[str, Any]], run: str = "fieldmark") -> str:
