@@ -23,8 +23,8 @@ class Features(NamedTuple):
     attention: tuple[Float[Tensor, "B heads S S"], ...] = ()
     """Attention of each transformer block, when asked for."""
     last: Float[Tensor, "B ..."] | None = None
-    """The network's own last map, in its own layout: what ``pooled`` is made of, and so what
-    gradient maps are taken of."""
+    """The network's own last map, in its own layout, class and register tokens included: what
+    ``pooled`` is made of."""
 
 
 class View(NamedTuple):

@@ -1,8 +1,9 @@
 import pytest
 import torch
 
+from fieldmark.backbones import watched as watching
 from fieldmark.backbones.backbone import Backbone, BackboneConfig
-from fieldmark.backbones.watched import stage_cells, watched
+from fieldmark.backbones.watched import feeding, last_feeding, stage_cells, watched
 from fieldmark.errors import InputError
 
 
@@ -43,6 +44,31 @@ def test_derivatives_reach_what_was_seen(name):
         assert cells.shape[3] == backbone.stage_dims[stage]
     h, w = passes[0].features.shape
     assert cells.shape[1:3] == (h, w)
+
+
+@pytest.mark.parametrize(
+    ("name", "feeds"),
+    [
+        ("test_resnet", (True, True, True)),
+        ("test_vit", (False, False, True)),  # pools its class token
+        ("test_vit3", (True, True, True)),  # pools all cells
+    ],
+)
+def test_which_cells_the_feature_is_computed_from(name, feeds):
+    backbone = build(name).train()
+    before = {part: part.training for part in backbone.modules()}
+    assert feeding(backbone, (None, -1, -2)) == feeds
+    assert {part: part.training for part in backbone.modules()} == before
+    assert all(parameter.grad is None for parameter in backbone.parameters())
+
+
+def test_last_map_that_feeds_the_feature(monkeypatch):
+    assert last_feeding(build("test_resnet")) is None
+    vit = build("test_vit")
+    assert last_feeding(vit) == -2
+    monkeypatch.setattr(watching, "feeding", lambda backbone, stages: (False,) * len(stages))
+    with pytest.raises(InputError, match="'test_vit' does not compute its feature from the cells"):
+        last_feeding(vit)
 
 
 def test_cells_keep_their_place():

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 import tiny
+from fieldmark.backbones.backbone import Backbone, BackboneConfig
 from fieldmark.backbones.watched import watched
 from fieldmark.encoder import Encoder
 from fieldmark.errors import ConfigError
@@ -116,17 +117,49 @@ def test_attention_ships_and_needs_no_training_code(tmp_path):
 
 
 def test_saved_encoder_holds_the_attention(tmp_path):
-    from fieldmark.backbones.backbone import Backbone, BackboneConfig
-    from fieldmark.methods import METHODS
-
     backbone = Backbone.build(BackboneConfig(name="test_resnet", weights="random"), size=32)
-    spec = METHODS["lcr"](tiny.config("lcr"), backbone).exports()["student"]
+    spec = tiny.METHODS["lcr"](tiny.config("lcr"), backbone).exports()["student"]
     encoder = Encoder(spec, device="cpu", precision="fp32")
     encoder.save(tmp_path / "encoder")
     again = Encoder.load(tmp_path / "encoder", device="cpu", precision="fp32")
     assert same_weights(encoder.spec, again.spec)
     images = torch.rand(3, 3, 32, 32)
     assert torch.equal(encoder.encode(images), again.encode(images))
+
+
+def at_64(name):
+    backbone = Backbone.build(BackboneConfig(name=name, weights="random"), size=64)
+    torch.manual_seed(0)
+    return tiny.METHODS["lcr"](tiny.config("lcr"), backbone)
+
+
+def large(batch):
+    views = (
+        view._replace(images=torch.nn.functional.interpolate(view.images, (64, 64)))
+        for view in batch.views
+    )
+    return batch._replace(views=tuple(views))
+
+
+def test_map_is_of_the_last_cells_that_the_feature_is_computed_from():
+    """Of a network that pools its class token: what the last block but one hands on."""
+    batch = large(tiny.source("mocov2").batch(0))
+    assert at_64("test_resnet").stage is None
+    method = at_64("test_vit")
+    assert method.stage == -2
+    assert method(batch, START).parts["target_entropy"] < 0.98
+    # The same by hand.
+    held = []
+    block = method.backbone.network.blocks[-2]
+    hook = block.register_forward_hook(lambda part, inputs, output: held.append(output))
+    with watched(method.backbone, (-2,)) as passes:
+        output = method.base(batch, START)
+    hook.remove()
+    (found,) = method._maps(output, passes, len(batch.rows))
+    gradient = torch.autograd.grad(output.similarity.sum(), held[0])[0]
+    expected = (held[0] * gradient)[:, 1:].sum(2).relu().unflatten(1, (4, 4))
+    low, high = (end(expected, (1, 2), keepdim=True) for end in (torch.amin, torch.amax))
+    torch.testing.assert_close(found, (expected - low) / (high - low))
 
 
 def test_unknown_base_and_settings_are_named():

@@ -191,6 +191,16 @@ def test_stages_that_are_not_there_are_refused(resnet):
         encoder_gradient("coupled_feat", resnet, layers=(9,))
 
 
+@pytest.mark.parametrize("form", ["coupled_feat", "faithful"])
+def test_stages_that_the_feature_does_not_pass_through_are_refused(form):
+    vit = Backbone.build(BackboneConfig(name="test_vit", weights="random"), size=64)
+    with pytest.raises(
+        InputError, match=r"method.layers holds -1, but 'test_vit' does not compute"
+    ):
+        guided(form, vit, layers=("image", -1))
+    assert guided(form, vit, layers=("image", -2)).stages == (-2,)
+
+
 def test_second_order_refuses_fused_attention():
     vit = Backbone.build(BackboneConfig(name="test_vit", weights="random"), size=64)
     for block in vit.network.blocks:

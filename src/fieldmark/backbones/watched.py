@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -58,6 +59,68 @@ def watched(backbone: Backbone, stages: Sequence[int] = ()) -> Iterator[list[Pas
             handle.remove()
 
 
+def feeding(backbone: Backbone, stages: Sequence[int | None]) -> tuple[bool, ...]:
+    """Whether the pooled feature is computed from the cells of each of some maps.
+
+    The last cells of a vision transformer that pools its class token are not: no derivative reaches
+    them. Looked at rather than read from settings, because networks differ in what they pool: one
+    random image forward and back. Nothing is changed.
+
+    Args:
+        backbone: The network.
+        stages: Indices into ``stage_dims``, negative from the end; None is ``features.last``.
+
+    Raises:
+        InputError: If the network has no such stage.
+    """
+    if not stages:
+        return ()
+    modes = {part: part.training for part in backbone.modules()}
+    like = next(backbone.network.parameters())
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand(1, 3, backbone.size, backbone.size, generator=generator).to(like)
+    try:
+        backbone.eval()
+        with torch.enable_grad():
+            asked = [stage for stage in stages if stage is not None]
+            with watched(backbone, asked) as passes:
+                pooled = backbone(image.requires_grad_()).pooled
+            # Not the plain sum, which a layer norm makes constant.
+            total = (pooled * torch.randn(pooled.shape, generator=generator).to(pooled)).sum()
+            features, maps = passes[0].features, iter(passes[0].stages)
+            sources = [features.last if stage is None else next(maps) for stage in stages]
+            found = torch.autograd.grad(total, sources, allow_unused=True)  # type: ignore[arg-type]
+    finally:
+        for part, training in modes.items():
+            part.training = training
+    return tuple(
+        gradient is not None and bool(stage_cells(gradient, backbone, stage, features).any())
+        for stage, gradient in zip(stages, found, strict=True)
+    )
+
+
+def last_feeding(backbone: Backbone) -> int | None:
+    """The last map whose cells the pooled feature is computed from; None: ``features.last``.
+
+    Raises:
+        InputError: If it is another map, and that cannot be watched.
+    """
+    if feeding(backbone, (None,))[0]:
+        return None
+    stages = tuple(range(-1, -1 - len(backbone.stage_dims), -1))
+    try:
+        found = feeding(backbone, stages)
+    except InputError:
+        found = ()  # no part of the network makes them
+    if not any(found):
+        raise InputError(
+            f"'{backbone.config.name}' does not compute its feature from the cells of its last "
+            "map (it reads a class token), and no earlier map of it can be watched; use another "
+            "network such as resnet50 or vit_tiny_patch16_224."
+        )
+    return stages[found.index(True)]
+
+
 def in_cells(
     x: Float[Tensor, "B ..."], kind: Kind, shape: tuple[int, int]
 ) -> Float[Tensor, "B h w D"]:
@@ -75,24 +138,18 @@ def in_cells(
 
 
 def stage_cells(
-    x: Float[Tensor, "B ..."], backbone: Backbone, stage: int, features: Features
+    x: Float[Tensor, "B ..."], backbone: Backbone, stage: int | None, features: Features
 ) -> Float[Tensor, "B h w D"]:
     """The output of a stage, or a derivative of its shape, cell by cell.
 
     Args:
         x: As the stage lays it out.
         backbone: The network.
-        stage: Which of its stages.
+        stage: Which of its stages; None: x is ``features.last``.
         features: What the same pass returned.
     """
-    return in_cells(x, stage_place(backbone, stage).kind, features.shape)
-
-
-def last_cells(
-    x: Float[Tensor, "B ..."], backbone: Backbone, features: Features
-) -> Float[Tensor, "B h w D"]:
-    """``features.last``, or a derivative of its shape, cell by cell."""
-    return in_cells(x, backbone.layout.kind, features.shape)
+    kind = backbone.layout.kind if stage is None else stage_place(backbone, stage).kind
+    return in_cells(x, kind, features.shape)
 
 
 def stage_place(backbone: Backbone, stage: int) -> Place:

@@ -12,19 +12,20 @@ from pydantic import Field
 from torch import Tensor
 
 from fieldmark.backbones.backbone import Backbone
-from fieldmark.backbones.watched import last_cells, watched
+from fieldmark.backbones.watched import Pass, last_feeding, stage_cells, watched
 from fieldmark.methods.method import Attached, AttachedConfig, Summary
 from fieldmark.nn.attention import MaxOutAttention
 from fieldmark.nn.cam import (
     Sign,
     activation_map,
+    coarsen,
     gradients,
     map_divergence,
     map_entropy,
     rescale,
 )
 from fieldmark.nn.spec import EncoderSpec
-from fieldmark.types import Batch, Features, LossOutput, Progress
+from fieldmark.types import Batch, LossOutput, Progress
 
 _RELEASED: dict[str, Any] = {
     "sign": "+loss",
@@ -76,7 +77,7 @@ class LCR(Attached):
     batch_coupled = True
     summary = Summary(
         idea="a small attention learns which cells the contrastive loss rests on, and pools the feature",
-        needs="any network; what its base needs (mocov2, mocov3 or simclr)",
+        needs="a network whose feature passes through a map of cells; what its base needs",
         when="whole photos, in which the subject is a part; object-centred crops gain less",
         paper="Shu, van den Hengel and Liu 2023 (CVPR)",
     )
@@ -96,17 +97,17 @@ class LCR(Attached):
         self.attention = MaxOutAttention(
             backbone.token_dim, config.projections, config.resolved().norm_scope
         )
+        self.stage = last_feeding(backbone)
 
     def forward(self, batch: Batch, progress: Progress) -> LossOutput:
         """Contrast plus divergence of attention from the contrast's own gradient map."""
-        with watched(self.backbone) as passes:
+        with watched(self.backbone, () if self.stage is None else (self.stage,)) as passes:
             output = self.base(batch, progress)
-        seen = [each.features for each in passes]
         settings = self.config.resolved()
-        maps = self._maps(output, seen, len(batch.rows))
+        maps = self._maps(output, passes, len(batch.rows))
         rows, temperature = settings.softmax == "rows", settings.map_temperature
         fits, parts = [], []
-        for features, target in zip(seen, maps, strict=True):
+        for features, target in zip([seen.features for seen in passes], maps, strict=True):
             fitted = self.attention.weights(features.tokens).unflatten(1, features.shape)
             fits.append(map_divergence(target, fitted, temperature=temperature, rows=rows))
             parts.append(map_entropy(target, temperature=temperature, rows=rows))
@@ -119,7 +120,7 @@ class LCR(Attached):
         }
         return LossOutput(output.loss + settings.weight * fit, parts_of, output.carry)
 
-    def _maps(self, output: LossOutput, seen: list[Features], photos: int) -> list[Tensor]:
+    def _maps(self, output: LossOutput, passes: list[Pass], photos: int) -> list[Tensor]:
         settings = self.config.resolved()
         raw = settings.target == "raw"
         if settings.sign == "+score":
@@ -127,14 +128,16 @@ class LCR(Attached):
             total = output.similarity.sum()
         else:
             total = output.loss * (1 if raw else photos)
-        lasts = [features.last for features in seen if features.last is not None]
+        maps_of = ((*seen.stages, seen.features.last)[0] for seen in passes)
+        sources = [source for source in maps_of if source is not None]
         maps = []
-        for features, last, gradient in zip(seen, lasts, gradients(total, lasts), strict=True):
-            activation = last.detach() if settings.detach_target else last
-            here = last_cells(activation, self.backbone, features)
-            found = activation_map(
-                here, last_cells(gradient, self.backbone, features), settings.sign
+        for seen, source, gradient in zip(passes, sources, gradients(total, sources), strict=True):
+            activation = source.detach() if settings.detach_target else source
+            here, there = (
+                stage_cells(x, self.backbone, self.stage, seen.features)
+                for x in (activation, gradient)
             )
+            found = coarsen(activation_map(here, there, settings.sign), seen.features.shape)
             maps.append(found if raw else rescale(found, "image"))
         return maps
 

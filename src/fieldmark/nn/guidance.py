@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from fieldmark.backbones.backbone import Backbone
 from fieldmark.backbones.normalization import SyncedBatchNorm
-from fieldmark.backbones.watched import Pass, stage_cells, stage_place
+from fieldmark.backbones.watched import Pass, feeding, stage_cells, stage_place
 from fieldmark.config import Config
-from fieldmark.errors import ConfigError
+from fieldmark.errors import ConfigError, InputError
 from fieldmark.nn.cam import (
     Sign,
     activation_map,
@@ -157,7 +157,8 @@ class Guidance(nn.Module):
 
     Raises:
         ConfigError: If second derivatives are asked for and the network has none.
-        InputError: If the network lacks a stage that is asked for.
+        InputError: If the network lacks a stage that is asked for, or its feature is not computed
+            from that stage's cells.
     """
 
     def __init__(
@@ -176,6 +177,13 @@ class Guidance(nn.Module):
         self.faithful = config.iadm == "faithful"
         for stage in self.stages:
             stage_place(backbone, stage)  # refused now rather than at the first step
+        for stage, feeds in zip(self.stages, feeding(backbone, self.stages), strict=True):
+            if not feeds:
+                raise InputError(
+                    f"method.layers holds {stage}, but '{backbone.config.name}' does not compute "
+                    "its feature from the cells of that stage (it reads a class token), so no "
+                    "gradient arrives there; choose an earlier stage such as -2, or the image."
+                )
         if self.second_order:
             _refuse_fused(backbone)
         self.branches = nn.ModuleList()
