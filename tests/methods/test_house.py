@@ -6,6 +6,7 @@ import torch
 
 import tiny
 from fieldmark import rng
+from fieldmark.backbones.backbone import Backbone, BackboneConfig
 from fieldmark.data.views import ViewMaker
 from fieldmark.methods.house import House, HouseConfig
 from fieldmark.nn.diffusion import diffuse
@@ -193,3 +194,13 @@ def test_recipe_trains_this_at_the_starts_statistics():
     assert recipe.backbone.normalization == "frozen"
     assert recipe.backbone.blend < 1
     assert recipe.method == HouseConfig()
+
+
+@pytest.mark.parametrize(("name", "size"), [("vit_tiny_patch16_224", 70), ("gmixer_12_224", 64)])
+def test_networks_that_do_not_take_every_size_are_asked_at_one_they_take(name, size):
+    arguments = {"patch_size": 14} if size == 70 else {}
+    config = BackboneConfig(name=name, weights="random", arguments=arguments)
+    method = House(HouseConfig(looks=2, dim=8), Backbone.build(config, size=size))
+    method.start_epoch(START, tiny.source("house", photos=8))
+    assert torch.isfinite(method.bank.vectors).all()
+    assert len(method.bank) == 8

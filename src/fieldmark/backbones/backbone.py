@@ -1,6 +1,7 @@
 """Any timm network as pooled features, tokens with their grid, stages and attention."""
 
 import inspect
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -318,9 +319,11 @@ class Backbone(nn.Module):
     def larger_input(self, scale: float) -> int:
         """Input for a longer look at photos, in pixels.
 
-        ``scale`` times the network's input in steps of 32, but no larger than timm says that its
-        weights were made for: beyond that networks get worse, not better (on birds200 this start's
-        rank-1 is 29 at 128 px, 37 at 224 and 34 at 288). Never less than the input itself.
+        ``scale`` times the network's input, in steps of 32 or of its patches and windows where
+        those do not fit into 32, but no larger than timm says that its weights were made for: beyond
+        that networks get worse, not better (on birds200 this start's rank-1 is 29 at 128 px, 37 at
+        224 and 34 at 288). Never less than the input itself, and no more where the network, tried on
+        an empty image, takes no other.
 
         Args:
             scale: >= 1.
@@ -328,8 +331,22 @@ class Backbone(nn.Module):
         config = getattr(self.network, "pretrained_cfg", None) or {}
         sizes = [config.get(key) for key in ("input_size", "test_input_size")]
         most = max((int(size[-1]) for size in sizes if size), default=0)
-        wanted = 32 * round(scale * self.size / 32)
-        return max(self.size, min(wanted, most) if most else wanted)
+        step = _grain(self.network, self.stage_strides)
+        wanted = step * round(scale * self.size / step)
+        wanted = max(self.size, min(wanted, most) if most else wanted)
+        return wanted if wanted == self.size or self._takes(wanted) else self.size
+
+    @torch.no_grad()
+    def _takes(self, size: int) -> bool:
+        training = self.training
+        try:
+            self.eval()(torch.zeros(1, 3, size, size, device=self.mean.device))
+        except (InputError, AssertionError, RuntimeError, ValueError, IndexError):
+            # Some transformers and mixers are built for one size.
+            return False
+        finally:
+            self.train(training)
+        return True
 
     def _fold(self, images: Float[Tensor, "B 3 H W"]) -> None:
         self._to_fold = False
@@ -519,6 +536,16 @@ def _first_trained(stage: int, count: int) -> int:
             f"stages, got {stage}."
         )
     return first
+
+
+def _grain(network: nn.Module, strides: Sequence[int]) -> int:
+    """Pixels by which a network's input may grow: 32, or what its patches and windows need."""
+    patch = getattr(getattr(network, "patch_embed", None), "patch_size", None) or 1
+    patch = patch[0] if isinstance(patch, (tuple, list)) else patch
+    # MaxViT's last map must be cut into whole windows; Swin pads instead.
+    windows = [m.partition_size[0] for m in network.modules() if hasattr(m, "partition_size")]  # type: ignore[index]
+    step = math.lcm(int(patch), max(windows) * strides[-1] if windows and strides else 1)
+    return step if 32 % step else 32
 
 
 def _spread(ratios: tuple[float, ...], count: int) -> list[float]:
