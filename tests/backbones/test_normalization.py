@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from fieldmark.backbones.backbone import Backbone, BackboneConfig
-from fieldmark.backbones.normalization import batch_norms
+from fieldmark.backbones.normalization import batch_norms, statistics_held
 from fieldmark.errors import InputError
 
 
@@ -161,3 +161,18 @@ def test_impossible_stages_are_refused():
         build(train_from_stage=5)
     with pytest.raises(InputError, match="lr_ratios has 6"):
         build(lr_ratios=(1,) * 6).parameter_groups()
+
+
+@pytest.mark.parametrize("policy", ["frozen", "train"])
+def test_held_statistics_change_nothing_else(policy):
+    backbone = build(normalization=policy).train()
+    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    with statistics_held(backbone), torch.no_grad():
+        held = backbone(images()).pooled
+    after = backbone.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    with torch.no_grad():
+        torch.testing.assert_close(backbone(images()).pooled, held)
+    assert equal(statistics(build(normalization=policy)), statistics(backbone)) == (
+        policy == "frozen"
+    )

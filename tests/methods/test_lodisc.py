@@ -314,6 +314,23 @@ def test_convolutional_networks_mask_by_energy():
     assert set(result.parts) == {"global", "local"}
 
 
+def test_masked_views_leave_the_teachers_statistics_alone():
+    found = {}
+    for branches in ("global", "local", "both"):
+        config = BackboneConfig(name="test_resnet", weights="random", normalization="train")
+        torch.manual_seed(0)
+        settings = LoDiscConfig(**SETTINGS, branches=branches)
+        of = LoDisc(settings, Backbone.build(config, size=64)).train()
+        before = tiny.state(of.teacher)
+        for seed in range(3):
+            looks = zip(batch().views, images(size=64, seed=seed))
+            of(batch()._replace(views=tuple(v._replace(images=x) for v, x in looks)), START)
+        assert tiny.largest_difference(before, tiny.state(of.teacher)) > 0.01
+        found[branches] = tiny.state(of.teacher) | tiny.state(of.teacher_projector)
+    assert tiny.largest_difference(found["global"], found["local"]) == 0
+    assert tiny.largest_difference(found["global"], found["both"]) == 0
+
+
 # What ships
 
 

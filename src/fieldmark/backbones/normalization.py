@@ -6,6 +6,7 @@ Fine-tuning trained weights with batch statistics costs more than any loss gains
 
 import functools
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -155,6 +156,23 @@ def _statistics(x: Float[Tensor, "B C ..."]) -> tuple[Float[Tensor, " C"], Float
         mean, square = both[0], both[1]
     count = x.numel() // x.shape[1] * runtime.world_size()
     return mean, (square - mean * mean).clamp_min(0) * (count / max(1, count - 1))
+
+
+@contextmanager
+def statistics_held(*modules: nn.Module) -> Iterator[None]:
+    """Running statistics do not move inside; layers normalise with what they normalised with.
+
+    For passes over images that the network is not to know, such as masked ones.
+    """
+    layers = [layer for module in modules for layer in batch_norms(module)]
+    before = [layer.track_running_stats for layer in layers]
+    for layer in layers:
+        layer.track_running_stats = False
+    try:
+        yield
+    finally:
+        for layer, tracked in zip(layers, before, strict=True):
+            layer.track_running_stats = tracked
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fieldmark import rng, runtime
 from fieldmark.backbones.backbone import Backbone
+from fieldmark.backbones.normalization import statistics_held
 from fieldmark.config import Config
 from fieldmark.data.sampling import MultiView, byol_views
 from fieldmark.methods.method import Method, Summary
@@ -134,9 +135,11 @@ class LoDisc(Method):
         features, scores = saliency.look(self.teacher, view.images, config.layers)
         scores = saliency.order_cells(scores, config.selection, seed)
         kept = saliency.keep_cells(scores, config.keep, inclusive=config.keep_threshold)
-        masked = self.teacher(saliency.show_cells(view.images, kept, self.teacher.mean))
-        whole, local = (self.teacher_projector(x.pooled) for x in (features, masked))
-        return normalize(whole), normalize(local)
+        whole = normalize(self.teacher_projector(features.pooled))
+        shown = saliency.show_cells(view.images, kept, self.teacher.mean)
+        # The teacher ships, and photos that it will see are not mostly one colour.
+        with statistics_held(self.teacher, self.teacher_projector):
+            return whole, normalize(self.teacher_projector(self.teacher(shown).pooled))
 
     def after_step(self, progress: Progress, carry: dict[str, Tensor]) -> None:
         """The teacher follows, more and more slowly."""
