@@ -10,8 +10,9 @@ import tiny
 from fieldmark.encoder import Encoder
 from fieldmark.methods.msam import MSAMConfig
 from fieldmark.nn.losses import info_nce, normalize
+from fieldmark.training.log import read_metrics
 from fieldmark.training.loop import fit
-from fieldmark.training.optim import learning_rate
+from fieldmark.training.optim import learning_rate, parameter_groups
 from fieldmark.types import Progress
 from fieldmark.workflows.recipe import load_recipe
 
@@ -106,6 +107,33 @@ def test_published_setting_gives_the_papers_sanity_values():
     assert alone == pytest.approx(math.log(64) - 10, abs=1e-5)
 
 
+@pytest.mark.parametrize("module", ["block", "pyramid", "stem"])
+def test_modules_learn_at_their_own_rate_and_the_log_says_how_far_gates_opened(module, tmp_path):
+    method = tiny.method("msam", module=module, module_rate=30.0)
+    names = {id(p): name for name, p in method.named_parameters()}
+    config = tiny.train_config(epochs=1, optimizer="adam", lr=1e-3, weight_decay=0.3)
+    rates = {
+        names[id(p)]: (group["lr_ratio"], group["weight_decay"])
+        for group in parameter_groups(method, config)
+        for p in group["params"]
+    }
+    for name, (rate, decay) in rates.items():
+        assert rate == (30.0 if ".insertions." in name else 1.0), name
+        if name.endswith("gamma"):
+            assert decay == 0
+    assert {decay for name, (_, decay) in rates.items() if ".insertions." in name} == {0, 0.3}
+    fit(method, tiny.source("msam"), config, tmp_path)
+    gates = [line["gate"] for line in read_metrics(tmp_path, "train")]
+    assert gates[0] == 0
+    # Adam's first steps are as large as its rate.
+    assert gates[1] == pytest.approx(0.03, rel=0.01)
+
+
+def test_without_a_module_there_is_no_gate():
+    method, batch = fitting(module="none")
+    assert method(batch, START).parts == {}
+
+
 def test_defaults_are_the_papers_and_recipe_has_its_schedule():
     config = MSAMConfig()
     assert (config.temperature, config.momentum, config.queue_size) == (0.1, 0.999, 64)
@@ -131,6 +159,7 @@ def test_faithful_is_every_printed_value_unless_set():
         False,
         "stem",
     )
+    assert (config.module_rate, MSAMConfig().module_rate) == (1.0, 10.0)
     assert MSAMConfig(faithful=True, sign="minimise", module="block").sign == "minimise"
     # What a run stores comes back as it was.
     assert MSAMConfig.parse(config.dump(), "here") == config

@@ -18,21 +18,21 @@ from fieldmark.methods.method import Method, Summary
 from fieldmark.nn.heads import MLPHead
 from fieldmark.nn.losses import info_nce, normalize
 from fieldmark.nn.momentum import follow, frozen_copy
-from fieldmark.nn.msam import Form, insert_msam
+from fieldmark.nn.msam import Form, insert_msam, mean_gate
 from fieldmark.nn.queue import KeyQueue
 from fieldmark.nn.spec import EncoderSpec
 from fieldmark.types import Batch, LossOutput, Progress, View
 
 PRINTED: dict[str, Any] = {"update": "printed", "sign": "printed", "anchor": "momentum"}
-PRINTED |= {"include_positive": False, "module": "stem"}
+PRINTED |= {"include_positive": False, "module": "stem", "module_rate": 1.0}
 
 
 class MSAMConfig(Config):
     """Settings of MSAM-CL."""
 
     faithful: bool = False
-    """Everything as printed: update, sign, anchor, include_positive and module take the paper's
-    value unless they are set themselves."""
+    """Everything as printed: update, sign, anchor, include_positive, module and module_rate take
+    the paper's value unless they are set themselves."""
     module: Form = "block"
     """Multi-scale attention after stages, over stages, on the image, or not at all."""
     stages: tuple[int, ...] = ()
@@ -40,6 +40,9 @@ class MSAMConfig(Config):
     or what the network has of them."""
     per_channel: bool = False
     """Weigh each channel of a scale by itself, not each scale of an image."""
+    module_rate: float = Field(default=10.0, gt=0)
+    """Learning rate of the inserted module relative to the network's: what is new has no start to
+    keep, and at the network's own gentle rate its gate hardly opens; 1: the paper names one rate."""
     contrast: bool = True
     """Without: nothing trains, and the start is exported with the module untrained."""
     update: Literal["ema", "printed"] = "ema"
@@ -95,7 +98,13 @@ class MSAM(Method):
 
     def __init__(self, config: MSAMConfig, backbone: Backbone) -> None:
         super().__init__(config, backbone)
-        insert_msam(backbone, config.module, config.stages, per_channel=config.per_channel)
+        insert_msam(
+            backbone,
+            config.module,
+            config.stages,
+            per_channel=config.per_channel,
+            rate=config.module_rate,
+        )
         self.head = MLPHead((backbone.dim, backbone.dim, config.dim))
         self.teacher = frozen_copy(backbone)
         self.teacher_head = frozen_copy(self.head)
@@ -117,7 +126,9 @@ class MSAM(Method):
         if self.config.symmetric:
             other, more = self._contrast(second, first)
             loss, keys = (loss + other) / 2, torch.stack([keys, more], 1)
-        return LossOutput(loss, {}, {"keys": keys, "rows": batch.rows})
+        gate = mean_gate(self.backbone)
+        parts = {} if gate is None else {"gate": gate}
+        return LossOutput(loss, parts, {"keys": keys, "rows": batch.rows})
 
     def _contrast(self, queries: View, keys: View) -> tuple[Tensor, Tensor]:
         config = self.config

@@ -60,7 +60,31 @@ def _layer(wide: int, narrow: int, **settings: Any) -> nn.Sequential:
     return nn.Sequential(conv, nn.BatchNorm2d(narrow), nn.ReLU())
 
 
-class MSAMBlock(nn.Module):
+class Gated(nn.Module):
+    """What is added to a network, multiplied by ``gamma``, which starts at 0.
+
+    Attributes:
+        rate: Learning rate relative to the network's. No property of an encoder: not exported.
+    """
+
+    gamma: nn.Parameter
+    rate: float = 1.0
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """For the optimiser, as backbones tell it."""
+        trained = [p for p in self.parameters() if p.requires_grad]
+        return [
+            {
+                "params": [p for p in trained if (p.ndim > 1) == decay],
+                "lr_ratio": self.rate,
+                "decay": decay,
+                "name": f"msam{'' if decay else '.no_decay'}",
+            }
+            for decay in (False, True)
+        ]
+
+
+class MSAMBlock(Gated):
     """Adds to a map what four receptive fields see, weighed per image: ``X + gamma BN(W F)``.
 
     Args:
@@ -114,7 +138,7 @@ class MSAMStem(MSAMBlock):
         del self.settings["channels"]
 
 
-class MSAMPyramid(nn.Module):
+class MSAMPyramid(Gated):
     """Adds to the last map what earlier stages hold, weighed per image: ``C5 + gamma W F``.
 
     Each stage is averaged to the last map's grid, then brought to one width; the other order, which
@@ -176,7 +200,12 @@ Form = Literal["block", "pyramid", "stem", "none"]
 
 
 def insert_msam(
-    backbone: Backbone, form: Form, stages: tuple[int, ...] = (), *, per_channel: bool = False
+    backbone: Backbone,
+    form: Form,
+    stages: tuple[int, ...] = (),
+    *,
+    per_channel: bool = False,
+    rate: float = 1.0,
 ) -> None:
     """Put multi-scale attention into a backbone.
 
@@ -187,6 +216,7 @@ def insert_msam(
         stages: Indices of ``stage_dims``, negative from the end. Empty: the last four, for blocks
             without the last (ResNet-50's layer1 to layer3), as far as the network has them.
         per_channel: Weigh each channel of a scale by itself.
+        rate: Learning rate of what is put in, relative to the network's, > 0.
 
     Raises:
         InputError: If the network has no such stages, or no last map that the pyramid can add to.
@@ -209,6 +239,19 @@ def insert_msam(
         backbone.insert(
             "features", MSAMPyramid(chosen, dims, backbone.dim, per_channel=per_channel)
         )
+    for module in gated(backbone):
+        module.rate = rate
+
+
+def gated(backbone: Backbone) -> list[Gated]:
+    """The modules of this kind that a backbone holds, in the order in which they were put in."""
+    return [module for module in backbone.insertions.values() if isinstance(module, Gated)]
+
+
+def mean_gate(backbone: Backbone) -> Float[Tensor, ""] | None:
+    """How far the gates have opened: the mean of ``|gamma|``; 0 at the start, None without."""
+    gates = [module.gamma.detach().abs() for module in gated(backbone)]
+    return torch.stack(gates).mean() if gates else None
 
 
 def _stages(backbone: Backbone, stages: tuple[int, ...], default: tuple[int, ...]) -> list[int]:
