@@ -261,11 +261,12 @@ def test_both_exports_hold_the_modules(module):
     assert "insertions" not in tiny.method("msam", module="none").exports()["teacher"].describe()
 
 
-def test_without_contrast_the_start_is_exported_with_the_module_untrained(tmp_path):
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd", "lars"])
+def test_without_contrast_the_start_is_exported_with_the_module_untrained(tmp_path, optimizer):
     start = tiny.TinyBackbone(batch_norm=True)
     method = tiny.method("msam", batch_norm=True, contrast=False)
     before = tiny.state(method)
-    config = tiny.train_config(optimizer="adam", lr=0.1, weight_decay=0.0, epochs=1)
+    config = tiny.train_config(optimizer=optimizer, lr=0.1, weight_decay=0.05, epochs=1)
     fit(method, tiny.source("msam"), config, tmp_path)
     assert tiny.largest_difference(before, tiny.state(method)) == 0
     student = method.exports()["student"].eval()

@@ -206,8 +206,9 @@ class Backbone(nn.Module):
     def insert(self, place: str, module: nn.Module) -> None:
         """Put a module into the network; copies, state, training and export take it along.
 
-        It always trains at the full rate, and its batch-norm layers always collect statistics,
-        whatever the settings say of the network's own: what is new has no start to keep.
+        It always trains, at the full rate or at one that its own ``parameter_groups`` name, and its
+        batch-norm layers always collect statistics, whatever the settings say of the network's own:
+        what is new has no start to keep.
 
         Args:
             place: ``image``: maps the normalised image [B 3 H W] before the network sees it.

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 
 from fieldmark import runtime
 from fieldmark.backbones.backbone import Backbone
@@ -109,6 +109,11 @@ class MSAM(Method):
         self.teacher = frozen_copy(backbone)
         self.teacher_head = frozen_copy(self.head)
         self.queue = KeyQueue(config.queue_size, config.dim)
+        if not config.contrast:
+            # Frozen: weight decay would move what has a gradient, even one of 0. The loop still
+            # needs something to train.
+            self.requires_grad_(False)
+            self.idle = nn.Parameter(torch.zeros(()))
 
     @classmethod
     def views(cls, config: Any, size: int) -> MultiView:
@@ -119,8 +124,7 @@ class MSAM(Method):
     def forward(self, batch: Batch, progress: Progress) -> LossOutput:
         """``-log(e^{s(q,k)/T} / (e^{s(q,k)/T} + sum_j e^{s(q,k_j)/T}))``, as repaired."""
         if not self.config.contrast:
-            idle = [p.sum() for p in self.parameters() if p.requires_grad]
-            return LossOutput(0.0 * torch.stack(idle).sum(), {})
+            return LossOutput(0.0 * self.idle, {})
         first, second = batch.views
         loss, keys = self._contrast(first, second)
         if self.config.symmetric:
