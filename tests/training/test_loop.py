@@ -1,12 +1,14 @@
 import json
 import logging
+import os
+import signal
 import time
 
 import pytest
 import torch
 
 import tiny
-from fieldmark.errors import CollapseError, ConfigError, NonFiniteError, OutputError
+from fieldmark.errors import CollapseError, ConfigError, Interrupted, NonFiniteError, OutputError
 from fieldmark.methods.mocov2 import MoCoV2
 from fieldmark.training import checkpoint, precision
 from fieldmark.training.health import MEASURES, HealthProbe
@@ -18,9 +20,13 @@ from fieldmark.types import Progress
 class Watcher(Observer):
     def __init__(self):
         self.plans, self.steps, self.looks, self.saves, self.notes = [], [], [], [], []
+        self.prepared = []
 
     def begin(self, plan):
         self.plans.append(plan)
+
+    def preparing(self, what, done, total):
+        self.prepared.append((what, done, total))
 
     def step(self, report):
         self.steps.append(report)
@@ -316,3 +322,35 @@ def test_an_unfinished_last_line_is_cut_off(tmp_path):
 
 def test_progress_is_a_share():
     assert Progress(5, 10, 0.5).fraction == 0.5
+
+
+def test_a_long_preparation_says_how_far_it_is(tmp_path):
+    watcher, config = Watcher(), tiny.train_config(epochs=2)
+    fit(tiny.method("house"), tiny.source("house", photos=80), config, tmp_path, observer=watcher)
+    expected = [("asking the teacher", done, 80) for done in (0, 32, 64, 80)]
+    assert watcher.prepared == expected  # once, not once an epoch
+    assert watcher.steps
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_preparation_stops_when_asked_and_begins_anew(tmp_path, number, code):
+    class Impatient(Watcher):
+        def preparing(self, what, done, total):
+            super().preparing(what, done, total)
+            if done == 32:
+                os.kill(os.getpid(), number)
+
+    def run(folder, watcher):
+        source = tiny.source("house", photos=80)
+        fit(tiny.method("house"), source, tiny.train_config(), folder, observer=watcher)
+        return (folder / "metrics.jsonl").read_bytes()
+
+    stopped = Impatient()
+    with pytest.raises(Interrupted, match=r"asking the teacher \((32|64) of 80 .*anew") as told:
+        run(tmp_path / "run", stopped)
+    assert told.value.exit_code == code
+    assert not stopped.steps
+    assert len(stopped.prepared) <= 3
+    whole, again = Watcher(), Watcher()
+    assert run(tmp_path / "run", again) == run(tmp_path / "whole", whole)
+    assert again.prepared == whole.prepared

@@ -17,7 +17,7 @@ from fieldmark.errors import CatalogError, ConfigError, OutputError
 from fieldmark.training.log import read_metrics
 from fieldmark.workflows import judgement, photos
 from fieldmark.workflows.recipe import load_recipe
-from fieldmark.workflows.train import read_result, train
+from fieldmark.workflows.train import narrator, read_result, train
 
 SETS = ("train.epochs=1", "health.photos=16", "train.tensorboard=false")
 
@@ -388,6 +388,13 @@ def test_a_run_keeps_the_size_of_its_photos_when_the_disk_has_changed(
     fresh = photos.prepare(sample.photos, recipe, tmp_path / "fresh", say=said.append)
     assert fresh.store.short_side > small.store.short_side
     assert len(said) == 2
+
+
+def test_a_preparation_has_a_bar_of_its_own():
+    shown = []
+    told = narrator(lambda what, done, total, note="": shown.append((what, done, total)), print)
+    told.preparing("asking the teacher", 32, 80)
+    assert shown == [("asking the teacher", 32, 80)]
 
 
 def test_what_a_method_has_to_say_is_said_and_kept_in_the_report(sample, tmp_path):

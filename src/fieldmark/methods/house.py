@@ -5,7 +5,7 @@ embeddings in a space whitened by instance LDA, mixed with those of the photo's 
 the student must find from one crop at the small input. Fieldmark's own: see docs/methods.md.
 """
 
-from functools import partial
+from itertools import islice
 from typing import Annotated, Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from fieldmark.data.views import ViewMaker
 from fieldmark.methods.method import Method, Summary
 from fieldmark.nn.bank import PhotoBank
 from fieldmark.nn.diffusion import diffuse
-from fieldmark.nn.inference import Runner
+from fieldmark.nn.inference import Runner, embed_views
 from fieldmark.nn.losses import normalize
 from fieldmark.nn.momentum import frozen_copy
 from fieldmark.nn.spec import EncoderSpec
@@ -103,15 +103,12 @@ class House(Method):
         runner = Runner(EncoderSpec(self.teacher), device)
         order = np.argsort(rng.mix("house", "fit", photos.seed, photos.rows), kind="stable")
         first, rest = np.split(photos.rows[order], [self.config.fit_photos])
-        look = partial(_look, runner, maker, mirrored=own.flip > 0)
-        looks = torch.cat([look(part) for part in _chunks(first)])
-        fitted = fit_instance_lda(looks, self.config.dim, self.config.power)
-        self.whitening.mean.copy_(fitted.mean)
-        # Few photos span few directions; the others stay empty.
-        self.whitening.projection.zero_()
-        self.whitening.projection[:, : fitted.projection.shape[1]] = fitted.projection
-        targets = [self._centre(looks)]
-        targets += [self._centre(look(part)) for part in _chunks(rest)]
+        chunks = [_chunks(rows) for rows in (first, rest)]
+        asked = self.telling("asking the teacher", chunks[0] + chunks[1])
+        seen = (embed_views(runner, maker.make(rows, 0), mirrored=own.flip > 0) for rows in asked)
+        looks = torch.cat(list(islice(seen, len(chunks[0]))))
+        self.whitening.take(fit_instance_lda(looks, self.config.dim, self.config.power))
+        targets = [self._centre(looks), *map(self._centre, seen)]
         # Photos that find each other are mostly of one kind, and together know more than each alone.
         smooth = diffuse(torch.cat(targets), self.config.neighbours, self.config.diffusion)
         self.bank.fill(torch.from_numpy(photos.rows[order]), smooth)
@@ -155,16 +152,3 @@ def _crops(scale: tuple[float, float], count: int, size: int) -> ViewSpec:
 
 def _chunks(rows: Int[np.ndarray, " N"]) -> list[Int[np.ndarray, " _"]]:
     return [rows[begin : begin + 32] for begin in range(0, len(rows), 32)]
-
-
-def _look(
-    runner: Runner, maker: ViewMaker, rows: Int[np.ndarray, " B"], *, mirrored: bool
-) -> Float[Tensor, "B V D"]:
-    """Unit vectors of every look at some photos, averaged with its mirror image's if asked."""
-    parts = []
-    for view in maker.make(rows, 0):
-        seen = runner(view.images)
-        if mirrored:
-            seen = seen + runner(view.images.flip(3))
-        parts.append(normalize(seen).cpu())
-    return torch.stack(parts, 1)

@@ -1,8 +1,8 @@
 """What every method is: a loss that reads, and an update that writes (docs/design.md, rule 2)."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sized
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -29,6 +29,15 @@ class Summary(NamedTuple):
     """On which photos and machines to take it, and when not."""
     paper: str
     """Authors, year, place."""
+
+
+Tell = Callable[[str, int, int], None]
+"""Told what a long preparation does, how many photos are done, and of how many."""
+_Chunk = TypeVar("_Chunk", bound=Sized)
+
+
+def _silent(what: str, done: int, total: int) -> None:
+    """Outside a run nobody listens."""
 
 
 Ablations = dict[str, dict[str, dict[str, Any]]]
@@ -67,6 +76,9 @@ class Method(nn.Module, ABC):
     """What the user should know about this method as it is set up; said when training begins and
     repeated in the report."""
 
+    tell: Tell = staticmethod(_silent)
+    """Set by the loop; raises ``Interrupted`` where the user asked to stop."""
+
     config: Any
     backbone: Backbone
 
@@ -103,6 +115,16 @@ class Method(nn.Module, ABC):
 
     def start_epoch(self, progress: Progress, photos: Any) -> None:
         """Refresh whatever is kept about the photos; called before each epoch's first step."""
+
+    def telling(self, what: str, chunks: Iterable[_Chunk]) -> Iterator[_Chunk]:
+        """The chunks of a long preparation, telling how far it is; it may be stopped between two."""
+        chunks = list(chunks)
+        done, total = 0, sum(map(len, chunks))
+        self.tell(what, 0, total)
+        for chunk in chunks:
+            yield chunk
+            done += len(chunk)
+            self.tell(what, done, total)
 
     def identity(self) -> dict[str, Any]:
         """What a run must share with the run it continues beyond its settings, as plain data."""

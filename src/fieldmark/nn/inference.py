@@ -2,6 +2,7 @@
 
 import copy
 import logging
+from collections.abc import Iterable
 from typing import Literal
 
 import torch
@@ -9,7 +10,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fieldmark.nn import fused
+from fieldmark.nn.losses import normalize
 from fieldmark.nn.spec import EncoderSpec, freeze
+from fieldmark.types import View
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
@@ -109,6 +112,17 @@ class Runner:
         if fused.available():
             fused.fuse_layers(network, run)
         return spec.to(memory_format=torch.channels_last)
+
+
+def embed_views(runner: Runner, views: Iterable[View], *, mirrored: bool) -> Float[Tensor, "B V E"]:
+    """Unit vectors of every view of some photos, averaged with its mirror image's if asked."""
+    parts = []
+    for view in views:
+        seen = runner(view.images)
+        if mirrored:
+            seen = seen + runner(view.images.flip(3))
+        parts.append(normalize(seen).cpu())
+    return torch.stack(parts, 1)
 
 
 def _candidates(device: torch.device) -> list[str]:

@@ -33,6 +33,13 @@ class Whitening(nn.Module):
         """Whiten unit vectors; the result is not normalised."""
         return (x.float() - self.mean) @ self.projection
 
+    @torch.no_grad()
+    def take(self, fitted: "Whitening") -> None:
+        """Become another map; directions beyond its own stay empty, as few photos span few."""
+        self.mean.copy_(fitted.mean)
+        self.projection.zero_()
+        self.projection[:, : fitted.projection.shape[1]] = fitted.projection
+
 
 def fit_whitening(
     embeddings: Float[Tensor, "N D"] | Iterable[Float[Tensor, "_ D"]], dim: int, power: float = 0.25

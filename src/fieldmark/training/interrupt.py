@@ -50,3 +50,13 @@ def interrupted(number: int, step: int) -> Interrupted:
     )
     error.exit_code = 128 + number
     return error
+
+
+def interrupted_before(number: int, what: str, done: int, total: int) -> Interrupted:
+    """The same where a preparation is cut short, which is not saved half done."""
+    error = Interrupted(
+        f"stopped while {what} ({done} of {total} photos); nothing is lost but this part. Run the "
+        "same command again: it begins this part anew."
+    )
+    error.exit_code = 128 + number
+    return error

@@ -59,6 +59,9 @@ class Observer:
     def begin(self, plan: RunPlan) -> None:
         """Training begins or goes on."""
 
+    def preparing(self, what: str, done: int, total: int) -> None:
+        """So many of all photos are done in what the method does before the next step."""
+
     def step(self, report: StepReport) -> None:
         """A step was made."""
 

@@ -3,6 +3,7 @@
 import signal
 import time
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
@@ -18,7 +19,7 @@ from fieldmark.training import checkpoint, continuity, precision
 from fieldmark.training.config import GuardConfig, TrainConfig
 from fieldmark.training.guard import Guard, check_finite
 from fieldmark.training.health import HealthProbe
-from fieldmark.training.interrupt import Wish, interrupted, listening
+from fieldmark.training.interrupt import Wish, interrupted, interrupted_before, listening
 from fieldmark.training.lock import hold_run
 from fieldmark.training.log import MetricsLog, Observer, RunPlan, StepReport, read_metrics
 from fieldmark.training.optim import build_optimizer, learning_rate, set_learning_rate
@@ -304,6 +305,7 @@ class _Run:
     def _steps(self, done: int) -> None:
         per_epoch = self.source.steps_per_epoch
         with listening() as wish:
+            self.method.tell = partial(self._preparing, wish)
             for step in range(done, self.total):
                 progress = Progress(step, self.total, step / per_epoch)
                 if step % per_epoch == 0:
@@ -318,6 +320,11 @@ class _Run:
                     self._save(step + 1, healthy)
                 if stopping and step + 1 < self.total:
                     raise interrupted(stopping, step + 1)
+
+    def _preparing(self, wish: Wish, what: str, done: int, total: int) -> None:
+        self.observer.preparing(what, done, total)
+        if wish.number and done < total:
+            raise interrupted_before(wish.number, what, done, total)
 
     def _batch(self, step: int, micro: int) -> Batch:
         world = runtime.world_size()

@@ -218,6 +218,9 @@ class _Observer(Observer):
             + (f", going on after step {plan.step}" if plan.step else "")
         )
 
+    def preparing(self, what: str, done: int, total: int) -> None:
+        self._progress(what, done, total)
+
     def step(self, report: StepReport) -> None:
         self._progress(
             "training",
