@@ -7,6 +7,7 @@ import pytest
 from fieldmark.cli import app
 from fieldmark.config import merge
 from fieldmark.errors import ConfigError, InputError, OutputError
+from fieldmark.methods import METHODS
 from fieldmark.methods.mocov2 import MoCoV2
 from fieldmark.training.log import read_metrics
 from fieldmark.workflows import ablate as ablation
@@ -140,6 +141,41 @@ def test_folders_are_named_for_every_shell():
     assert found == [f"out/queue/{k}" for k in (64, 1024, 4096, 65536)]
     variant = variants("mocov2")[0]._replace(study="kind of/texts", name="image + 4: -0.5")
     assert ablation._folder(Path("out"), variant) == Path("out/kind-of-texts/image-+-4--0.5")
+
+
+TEXTS = ("method.teacher=fieldmark:folder", "method.texts=birds")
+# House's variants say only what each of them changes.
+LOOSE = pytest.mark.xfail(strict=False, reason="its variants do not say all their values")
+STUDIED = [
+    pytest.param(name, marks=[LOOSE] if name == "house" else [])
+    for name, kind in METHODS.items()
+    if kind.ablations
+]
+
+
+def resolved(recipe):
+    """All that a variant's name may speak of; how long it trains is a matter of cost."""
+    config = recipe.method
+    config = config.resolved() if hasattr(config, "resolved") else config
+    return recipe.model_copy(update={"method": config, "train": None})
+
+
+@pytest.mark.parametrize("name", STUDIED)
+def test_a_variant_is_what_its_name_says_whatever_is_set_beside_it(name):
+    """With any variant's settings as the base, a study's rows are as without, and all different."""
+    studies = METHODS[name].ablations
+    plain = load_recipe(ablation._chosen(name, None)[1], TEXTS if name == "ppssl" else ())
+    for base_study, bases in studies.items():
+        for base_name, tables in bases.items():
+            base = ablation._changed(plain, tables, base_name)
+            for study, names in studies.items():
+                rows = [resolved(ablation._changed(base, t, v)) for v, t in names.items()]
+                where = f"{study}, beside {base_study} = {base_name}"
+                for index, row in enumerate(rows):
+                    assert row not in rows[:index], f"{where}: {list(names)[index]} is there twice"
+                if study == base_study:
+                    alone = [resolved(ablation._changed(plain, t, v)) for v, t in names.items()]
+                    assert rows == alone, where
 
 
 def labelled(photos, out, recipe, **settings):

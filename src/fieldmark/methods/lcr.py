@@ -35,6 +35,8 @@ _RELEASED: dict[str, Any] = {
     "detach_target": False,
     "norm_scope": "batch",
 }
+# Every variant of the study says them all: its name must hold whatever it is set beside.
+_STUDIED = {"sign": "+score", "target": "minmax", "weight": 1.28, "faithful": False}
 
 
 class LCRConfig(AttachedConfig):
@@ -83,12 +85,15 @@ class LCR(Attached):
     )
     ablations = {
         "map": {
-            "raises the similarity": {},
-            "lowers the loss": {"method": {"sign": "-loss"}},
-            "raises the loss": {"method": {"sign": "+loss"}},
-            "raw target": {"method": {"target": "raw"}},
-            "as released": {"method": {"faithful": True}},
-            "attention not fitted": {"method": {"weight": 0.0}},
+            name: {"method": {**_STUDIED, **changes}}
+            for name, changes in {
+                "raises the similarity": {},
+                "lowers the loss": {"sign": "-loss"},
+                "raises the loss": {"sign": "+loss"},
+                "raw target": {"target": "raw"},
+                "as released": {"faithful": True},
+                "attention not fitted": {"weight": 0.0},
+            }.items()
         }
     }
 

@@ -86,12 +86,15 @@ class MSAM(Method):
     )
     ablations = {
         "module": {
-            "block": {},
-            "pyramid": {"method": {"module": "pyramid"}},
-            "stem": {"method": {"module": "stem"}},
-            "without module": {"method": {"module": "none"}},
+            "block": {"method": {"module": "block", "contrast": True}},
+            "pyramid": {"method": {"module": "pyramid", "contrast": True}},
+            "stem": {"method": {"module": "stem", "contrast": True}},
+            "without module": {"method": {"module": "none", "contrast": True}},
             # One epoch: it computes nothing.
-            "without contrast": {"method": {"contrast": False}, "train": {"epochs": 1}},
+            "without contrast": {
+                "method": {"module": "block", "contrast": False},
+                "train": {"epochs": 1},
+            },
         }
     }
     config: MSAMConfig

@@ -50,9 +50,9 @@ class PPSSL(Attached):
     ablations = {
         "parts": {
             "neither": {"method": {"ais": False, "iadm": "none"}},
-            "IADM": {"method": {"ais": False}},
+            "IADM": {"method": {"ais": False, "iadm": "coupled_feat"}},
             "AIS": {"method": {"ais": True, "iadm": "none"}},
-            "both": {"method": {"ais": True}},
+            "both": {"method": {"ais": True, "iadm": "coupled_feat"}},
         },
         "form": {
             name: {"method": {"iadm": name}}
