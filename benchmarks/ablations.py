@@ -16,7 +16,7 @@ from typing import Any
 from _record import RESULTS, record
 from fieldmark.config import merge
 from fieldmark.workflows.ablate import ablate, as_markdown
-from methods_table import GENTLE, SETTINGS, WEIGHTS, network_of
+from methods_table import SETTINGS, WEIGHTS, gentle, network_of
 
 STUDIES = {
     "msam": ("module",),
@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=list(STUDIES), choices=STUDIES)
     parser.add_argument("--studies", nargs="+", help="only these")
     parser.add_argument("--weights", type=Path, help="another start, such as a distilled ViT")
-    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--epochs", type=int, help="default: what gentle settings say")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--table", action="store_true", help="print what was recorded")
@@ -53,10 +53,12 @@ def study(options: argparse.Namespace, method: str) -> None:
     settings: dict[str, Any] = {
         "size": options.size,
         "backbone": network_of(weights),
-        "train": {"epochs": options.epochs, "precision": "fp32"},
+        "train": {"precision": "fp32"},
     }
+    if options.epochs:
+        settings["train"]["epochs"] = options.epochs
     extra: dict[str, Any] = {}
-    for part in (GENTLE, SETTINGS[method].gentle, settings):
+    for part in (gentle(weights), SETTINGS[method].gentle, settings):
         extra = merge(extra, part)
     name = f"{method}-{options.photos}-{Path(weights).stem.split('.')[0]}"
     found = ablate(

@@ -62,6 +62,7 @@ class Bench:
         self.rows = np.sort(rows[order[:PHOTOS]])
         self.few = np.sort(self.rows[np.argsort(rng.mix("few", self.rows))[:LOOKED_AT]])
         self.reference: torch.Tensor | None = None
+        self.kept = work / f"reference-{folder.name}.pt"
 
     def views(self, spec: ViewSpec, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
         maker = ViewMaker(self.store, MultiView(specs=(spec,)), seed=seed)
@@ -74,9 +75,10 @@ class Bench:
         self.looks = self.views(LOOKS.model_copy(update={"size": size, "count": 2}), 1)
         parts = LOOKS.model_copy(update={"size": size, "count": 2, "scale": (0.08, 0.25)})
         self.parts = self.views(parts, 2)
-        self.rich = torch.from_numpy(
-            reference_embeddings(start.spec, self.store, self.train_rows, self.rows)
-        )
+        if not self.kept.is_file():
+            found = reference_embeddings(start.spec, self.store, self.train_rows, self.rows)
+            torch.save(torch.from_numpy(found), self.kept)
+        self.rich = torch.load(self.kept, weights_only=True)
         self.reference = neighbours(self.rich, NEIGHBOURS)
 
 
