@@ -238,6 +238,25 @@ def test_a_variant_that_a_network_refuses_is_left_out_and_said(monkeypatch, tmp_
         ablate("mocov2", tmp_path, tmp_path / "other", **settings)
 
 
+def test_variants_whose_settings_do_not_fit_are_left_out_and_the_rest_runs(monkeypatch, tmp_path):
+    """PP-SSL without a teacher: what needs texts cannot be, every other row can."""
+    monkeypatch.setattr(ablation, "train", labelled)
+    said = []
+    settings = {"studies": ["parts", "AIS weight", "form"]}
+    table = ablate("ppssl", tmp_path, tmp_path / "out", say=said.append, **settings)
+    trained = [row["variant"] for row in table["rows"] if row["study"] == "parts"]
+    assert "neither" in trained
+    assert "IADM" in trained
+    refused = [(left["study"], left["variant"]) for left in table["refused"]]
+    assert refused[:2] == [("parts", "AIS"), ("parts", "both")]
+    assert {study for study, _ in refused} == {"parts", "AIS weight"}
+    assert all("needs a text-image teacher" in left["reason"] for left in table["refused"])
+    assert any("left out: parts, both: " in text for text in said)
+    assert "- parts, both: " in (tmp_path / "out" / "ablation.md").read_text()
+    with pytest.raises(ConfigError, match=r"no variant can be trained here; .*text-image teacher"):
+        ablate("ppssl", tmp_path, tmp_path / "other", studies=["AIS weight"])
+
+
 def test_without_labels_view_recall_is_compared(monkeypatch, tmp_path):
     monkeypatch.setattr(ablation, "train", unlabelled)
     table = ablate("mocov2", tmp_path, tmp_path / "out", recipe="smoke", studies=["own-keys"])

@@ -35,8 +35,12 @@ _RELEASED: dict[str, Any] = {
     "detach_target": False,
     "norm_scope": "batch",
 }
-# Every variant of the study says them all: its name must hold whatever it is set beside.
-_STUDIED = {"sign": "+score", "target": "minmax", "weight": 1.28, "faithful": False}
+
+
+def _studied(**changes: Any) -> dict[str, Any]:
+    # Each variant says all that the study compares: its name must hold whatever else is set.
+    compared = {"sign": "+score", "target": "minmax", "weight": 1.28, "faithful": False}
+    return {"method": {**compared, **changes}}
 
 
 class LCRConfig(AttachedConfig):
@@ -85,15 +89,12 @@ class LCR(Attached):
     )
     ablations = {
         "map": {
-            name: {"method": {**_STUDIED, **changes}}
-            for name, changes in {
-                "raises the similarity": {},
-                "lowers the loss": {"sign": "-loss"},
-                "raises the loss": {"sign": "+loss"},
-                "raw target": {"target": "raw"},
-                "as released": {"faithful": True},
-                "attention not fitted": {"weight": 0.0},
-            }.items()
+            "raises the similarity": _studied(),
+            "lowers the loss": _studied(sign="-loss"),
+            "raises the loss": _studied(sign="+loss"),
+            "raw target": _studied(target="raw"),
+            "as released": _studied(faithful=True),
+            "attention not fitted": _studied(weight=0.0),
         }
     }
 

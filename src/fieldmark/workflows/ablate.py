@@ -95,7 +95,7 @@ def ablate(
             f"--seeds must be at least 1, got {seeds}; 3 shows how much luck there is."
         )
     method, recipe = _chosen(method, recipe)
-    wanted = variants(method, recipe=recipe, sets=sets, extra=extra, studies=studies)
+    wanted, refused = _resolved(method, recipe, sets, extra, studies)
     out = Path(out)
     with runtime.processes(device=runtime.pick_device(device)):
         first = runtime.rank() == 0
@@ -104,7 +104,8 @@ def ablate(
             if not (out / _RUN).is_file():
                 storage.write_json(out / _RUN, {"fieldmark": __version__, "rows": []})
         rows: list[dict[str, Any]] = []
-        refused: list[dict[str, str]] = []
+        for left in refused:
+            say(f"left out: {left['study']}, {left['variant']}: {left['reason']}")
         for done, variant in enumerate(wanted):
             twin = next(v for v in wanted if v.recipe == variant.recipe)
             results = []
@@ -122,8 +123,7 @@ def ablate(
                 except (ConfigError, InputError) as error:
                     # This network or bank of texts cannot do it; the other variants can.
                     say(f"left out: {error}")
-                    reason = {"study": variant.study, "variant": variant.name}
-                    refused.append({**reason, "reason": str(error)})
+                    refused.append(_left_out(variant.study, variant.name, error))
                     break
                 if result is not None:
                     results.append(result)
@@ -132,7 +132,7 @@ def ablate(
             if rows:
                 table = _table(wanted[0], method, rows, refused, seeds, probe)
                 _write(out, table)
-        if len(refused) == len(wanted):
+        if {(left["study"], left["variant"]) for left in refused} >= {v[:2] for v in wanted}:
             raise ConfigError(f"no variant can be trained here; {refused[0]['reason']}")
         return table if first else None
 
@@ -145,12 +145,22 @@ def variants(
     extra: dict[str, Any] | None = None,
     studies: Sequence[str] = (),
 ) -> list[Variant]:
-    """What :func:`ablate` would train, in order.
+    """What :func:`ablate` would train, in order; without what these settings do not allow.
 
     Raises:
         ConfigError: As :func:`ablate`.
     """
-    name, recipe = _chosen(method, recipe)
+    return _resolved(*_chosen(method, recipe), sets, extra, studies)[0]
+
+
+def _resolved(
+    name: str,
+    recipe: str,
+    sets: Iterable[str],
+    extra: dict[str, Any] | None,
+    studies: Sequence[str],
+) -> tuple[list[Variant], list[dict[str, str]]]:
+    """Variants whose settings fit together, and those left out because theirs do not."""
     declared = METHODS[name].ablations
     if not declared:
         able = ", ".join(key for key, kind in METHODS.items() if kind.ablations)
@@ -167,11 +177,22 @@ def variants(
             f"recipe '{base.name}' trains '{base.method_name}', not '{name}'; give a recipe of that "
             "method with --recipe."
         )
-    return [
-        Variant(study, variant, _changed(base, tables, f"{study}, {variant}"))
-        for study in (studies or declared)
-        for variant, tables in declared[study].items()
-    ]
+    fitting: list[Variant] = []
+    refused: list[dict[str, str]] = []
+    for study in studies or declared:
+        for variant, tables in declared[study].items():
+            try:
+                made = _changed(base, tables, f"{study}, {variant}")
+            except ConfigError as error:
+                # Such as texts without a text-image teacher.
+                refused.append(_left_out(study, variant, error))
+            else:
+                fitting.append(Variant(study, variant, made))
+    return fitting, refused
+
+
+def _left_out(study: str, variant: str, error: Exception) -> dict[str, str]:
+    return {"study": study, "variant": variant, "reason": str(error)}
 
 
 def _chosen(method: str, recipe: str | None) -> tuple[str, str]:
