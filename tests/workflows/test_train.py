@@ -278,6 +278,51 @@ def test_whole_photos_are_kept_sharp(sets):
     assert side == (80 if sets else 144)  # 64 / sqrt(0.2), up to a multiple of 8
 
 
+def network(name="mobilenetv2_035", size=128, how="random"):
+    backbone = Backbone.build(BackboneConfig(name=name, weights="random"), size=size)
+    backbone.provenance = backbone.provenance.model_copy(update={"how": how})
+    return backbone
+
+
+@pytest.mark.parametrize(
+    ("recipe", "labelled", "how", "side"),
+    [
+        ("fieldmark", True, "random", 416),  # 224 / sqrt(0.3), for the teacher
+        ("fieldmark", False, "supervised", 416),
+        ("gentle", True, "supervised", 288),
+        ("gentle", False, "supervised", 416),  # for the yardstick
+        ("gentle", False, "random", 288),  # which a random start has not
+        ("start", False, "supervised", 288),
+    ],
+)
+def test_photos_are_kept_for_the_largest_look_at_them(recipe, labelled, how, side):
+    settings = load_recipe(recipe, ("size=128",))
+    looks = photos.further_looks(settings, network(how=how), labelled=labelled)
+    assert photos.short_side(settings, 10, looks=looks) == side
+    by_hand = load_recipe(recipe, ("size=128", "photos.short_side=200"))
+    assert photos.short_side(by_hand, 10, looks=looks) == 200
+
+
+def test_no_look_is_larger_than_the_network_takes():
+    settings = load_recipe("fieldmark", ("size=224",))
+    looks = photos.further_looks(settings, network(size=224), labelled=True)
+    assert {look.size for look in looks} == {224}
+
+
+def test_larger_looks_neither_enlarge_photos_nor_fill_the_disk(sample, tmp_path, monkeypatch):
+    recipe, start = load_recipe("fieldmark"), network()
+    room = SimpleNamespace(free=10**12)
+    monkeypatch.setattr("fieldmark.data.store.shutil.disk_usage", lambda path: room)
+    kept = photos.prepare(sample.photos, recipe, tmp_path / "a", start=start)
+    assert kept.store.short_side == 416
+    assert kept.store.shapes.max() == 32
+    room.free = 1_000_000
+    said = []
+    kept = photos.prepare(sample.photos, recipe, tmp_path / "b", start=start, say=said.append)
+    assert kept.store.short_side == recipe.size
+    assert "128 pixels where 416 would be best" in said[0]
+
+
 def test_few_photos_are_not_whitened_to_many_directions(sample, tmp_path):
     sets = ("size=32", "backbone.name=test_resnet", "backbone.weights=random")
     run = tmp_path / "run"

@@ -85,17 +85,22 @@ class House(Method):
         """Two crops; colours stay as they are, for they tell look-alikes apart."""
         return MultiView(specs=(_crops(config.crop_scale, 2, size),))
 
+    @classmethod
+    def further_looks(cls, config: Any, backbone: Backbone) -> tuple[ViewSpec, ...]:
+        """What the teacher sees of each photo, each look mirrored too."""
+        sizes = dict.fromkeys(map(backbone.larger_input, config.teacher_scales))
+        return tuple(_crops(config.look_scale, config.looks, size) for size in sizes)
+
     def start_epoch(self, progress: Progress, photos: Any) -> None:
         """Ask the teacher about every photo, once in a run."""
         if len(self.bank):
             return
         device = photos.maker.device
-        sizes = dict.fromkeys(map(self.backbone.larger_input, self.config.teacher_scales))
         # What the student must not ignore (a mirrored part, a stretched one), its teacher must not.
         own = photos.maker.multi_view.specs[0]
         protected = {"flip": own.flip, "ratio": own.ratio}
-        crops = [_crops(self.config.look_scale, self.config.looks, size) for size in sizes]
-        views = MultiView(specs=tuple(crop.model_copy(update=protected) for crop in crops))
+        looks = self.further_looks(self.config, self.backbone)
+        views = MultiView(specs=tuple(look.model_copy(update=protected) for look in looks))
         seed = rng.seed_of("house", "teacher", photos.seed)
         maker = ViewMaker(
             photos.maker.store, views, seed=seed, device=device, products=torch.bfloat16
@@ -106,9 +111,9 @@ class House(Method):
         chunks = [_chunks(rows) for rows in (first, rest)]
         asked = self.telling("asking the teacher", chunks[0] + chunks[1])
         seen = (embed_views(runner, maker.make(rows, 0), mirrored=own.flip > 0) for rows in asked)
-        looks = torch.cat(list(islice(seen, len(chunks[0]))))
-        self.whitening.take(fit_instance_lda(looks, self.config.dim, self.config.power))
-        targets = [self._centre(looks), *map(self._centre, seen)]
+        fitted_on = torch.cat(list(islice(seen, len(chunks[0]))))
+        self.whitening.take(fit_instance_lda(fitted_on, self.config.dim, self.config.power))
+        targets = [self._centre(fitted_on), *map(self._centre, seen)]
         # Photos that find each other are mostly of one kind, and together know more than each alone.
         smooth = diffuse(torch.cat(targets), self.config.neighbours, self.config.diffusion)
         self.bank.fill(torch.from_numpy(photos.rows[order]), smooth)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fieldmark import runtime
 from fieldmark.backbones.backbone import Backbone
 from fieldmark.config import Config, suggest
-from fieldmark.data.sampling import MultiView
+from fieldmark.data.sampling import MultiView, ViewSpec
 from fieldmark.errors import ConfigError
 from fieldmark.nn.spec import EncoderSpec
 from fieldmark.types import Batch, LossOutput, Progress
@@ -96,6 +96,16 @@ class Method(nn.Module, ABC):
             config: Settings of this method.
             size: Input of the network, pixels a side.
         """
+
+    @classmethod
+    def further_looks(cls, config: Any, backbone: Backbone) -> tuple[ViewSpec, ...]:
+        """Looks at photos beside the views, a teacher's; photos are kept sharp enough for them.
+
+        Args:
+            config: Settings of this method.
+            backbone: The start.
+        """
+        return ()
 
     @abstractmethod
     def forward(self, batch: Batch, progress: Progress) -> LossOutput:

@@ -1,7 +1,7 @@
 """Which photos a run trains on and which it is tested on, decoded and ready."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -9,12 +9,17 @@ import numpy as np
 from jaxtyping import Int, Int64
 
 from fieldmark import rng, runtime
+from fieldmark.backbones.backbone import Backbone
 from fieldmark.data.catalog import Catalog
+from fieldmark.data.sampling import ViewSpec
 from fieldmark.data.splits import Split, match_split
 from fieldmark.data.store import PhotoStore, begun_short_side, choose_short_side
 from fieldmark.errors import CatalogError
+from fieldmark.methods import METHODS
 from fieldmark.training.config import TrainConfig
+from fieldmark.workflows.post import LOOKS
 from fieldmark.workflows.recipe import Recipe
+from fieldmark.workflows.reference import SCALE
 
 _log = logging.getLogger("fieldmark")
 Say = Callable[[str], None]
@@ -59,16 +64,38 @@ _LEAST_HELD_OUT, _MOST_HELD_OUT = 100, 500
 _SHARP = 0.2
 
 
-def short_side(recipe: Recipe, count: int, *, folder: Path | None = None) -> int:
+def short_side(
+    recipe: Recipe, count: int, *, looks: Sequence[ViewSpec] = (), folder: Path | None = None
+) -> int:
     """Short side at which a run keeps its photos, in pixels.
 
     Args:
         recipe: Says it, or says how small crops get; never less than what whole photos need.
         count: Photos to keep.
+        looks: Further looks at them (:func:`further_looks`).
         folder: Where the store goes, if the disk's free room should count.
     """
     smallest = recipe.multi_view().smallest_scale if recipe.trains else 1.0
+    # A larger look needs the pixels that a smaller crop at the network's own input would.
+    same = [look.scale[0] * (recipe.size / look.size) ** 2 for look in looks]
+    smallest = min([smallest, *same])
     return recipe.photos.short_side or sharp_side(recipe.size, smallest, count, folder=folder)
+
+
+def further_looks(recipe: Recipe, start: Backbone, *, labelled: bool) -> tuple[ViewSpec, ...]:
+    """Looks that a run takes at photos beside training's views, larger than the network's input.
+
+    Args:
+        recipe: Every setting.
+        start: The network before training.
+        labelled: Whether labelled test photos judge; else the start seen larger does.
+    """
+    if not recipe.trains or recipe.method is None:
+        return ()
+    looks = METHODS[recipe.method_name].further_looks(recipe.method, start)
+    if not labelled and recipe.held_out and start.provenance.how != "random":
+        looks += (LOOKS.model_copy(update={"size": start.larger_input(SCALE)}),)
+    return tuple(map(recipe.protect, looks))
 
 
 def sharp_side(size: int, smallest: float, count: int, *, folder: Path | None = None) -> int:
@@ -89,6 +116,7 @@ def prepare(
     folder: Path,
     *,
     probe: Path | None = None,
+    start: Backbone | None = None,
     transductive: bool = False,
     progress: ShowProgress = quiet,
     say: Say = _log.info,
@@ -101,6 +129,7 @@ def prepare(
         folder: Where the photo store goes.
         probe: Table ``path,class,split``; None: the folders ``train`` and ``test`` of the
             photos themselves, where they are there and have classes.
+        start: The network before training: photos are kept sharp enough for larger looks too.
         transductive: Also train on the test photos, without their labels.
         progress: Told how far decoding is.
         say: Told when the disk has no room for photos as large as wanted.
@@ -111,10 +140,12 @@ def prepare(
     """
     catalog = Catalog.open(source)
     split, split_source = find_split(catalog, probe)
-    wanted = short_side(recipe, len(catalog))
+    labelled = split is not None and len(split.test_rows) > 0
+    looks = () if start is None else further_looks(recipe, start, labelled=labelled)
+    wanted = short_side(recipe, len(catalog), looks=looks)
     # A run that goes on keeps its photos as they are, however full the disk has become.
     side = wanted if recipe.photos.short_side else begun_short_side(folder)
-    side = side or short_side(recipe, len(catalog), folder=folder)
+    side = side or short_side(recipe, len(catalog), looks=looks, folder=folder)
     if side < wanted:
         say(
             f"photos are kept at a short side of {side} pixels where {wanted} would be best: "

@@ -16,7 +16,7 @@ from fieldmark.data.store import PhotoStore
 from fieldmark.data.views import BatchSource
 from fieldmark.methods import METHODS
 from fieldmark.training.loop import trial
-from fieldmark.workflows.photos import affordable_batch, short_side
+from fieldmark.workflows.photos import affordable_batch, find_split, further_looks, short_side
 from fieldmark.workflows.recipe import Recipe
 
 # Enough photos for a real batch, few enough to decode, and to show to a teacher, in seconds.
@@ -52,8 +52,9 @@ def plan(
     rows = np.arange(len(catalog), dtype=np.int64)
     if probe is not None:
         rows = np.setdiff1d(rows, match_split(catalog, Path(probe)).test_rows)
-    side = short_side(recipe, len(catalog))
     backbone = Backbone.build(recipe.backbone, size=recipe.size)
+    looks = further_looks(recipe, backbone, labelled=find_split(catalog, probe)[0] is not None)
+    side = short_side(recipe, len(catalog), looks=looks)
     result: dict[str, Any] = {
         "recipe": recipe.name,
         "network": backbone.config.name,

@@ -46,7 +46,7 @@ class PhotosConfig(Config):
     """Train on photos that decode but miss pixels."""
     short_side: int = Field(default=0, ge=0)
     """Short side in the photo store, pixels; 0: size ÷ √(smallest crop share), at least 2.2 times the
-    size, less when space is short."""
+    size, more where a teacher or the label-free yardstick looks larger, less when space is short."""
 
 
 class HealthConfig(Config):

@@ -84,11 +84,14 @@ def train(
         else:
             say, progress = say_nothing, quiet
         runtime.barrier()
+        start = Backbone.build(recipe.backbone, size=recipe.size)
+        say(f"start: {start.config.name}, {start.provenance.sentence()}")
         data = prepare(
             Path(photos),
             recipe,
             store or run.store,
             probe=probe,
+            start=start,
             transductive=transductive,
             progress=progress,
             say=say,
@@ -97,8 +100,6 @@ def train(
             say(f"not used: {record.path} ({record.code}: {record.detail})")
         if len(data.store.records) > 3:
             say(f"… and {len(data.store.records) - 3} more; the report lists all.")
-        start = Backbone.build(recipe.backbone, size=recipe.size)
-        say(f"start: {start.config.name}, {start.provenance.sentence()}")
         candidates: dict[str, EncoderSpec] = {}
         fitted: FitResult | None = None
         if recipe.trains:
