@@ -10,6 +10,7 @@ from safetensors import safe_open
 import tiny
 from fieldmark.backbones.backbone import Backbone, BackboneConfig
 from fieldmark.encoder import Encoder
+from fieldmark.errors import InputError
 from fieldmark.methods import METHODS
 from fieldmark.training.loop import fit, trial
 from fieldmark.types import Progress
@@ -183,6 +184,39 @@ def test_statistics_are_shared_as_the_method_underneath_shares_them(base):
 def test_ablations_differ():
     for study, variants in METHODS["ppssl"].ablations.items():
         assert len({json.dumps(over) for over in variants.values()}) == len(variants), study
+
+
+@pytest.mark.parametrize("network", ["test_resnet", "test_convnext", "test_vit"])
+def test_the_study_of_layers_runs_on_any_network(network):
+    """Stages are counted from the end; only cells that a class token leaves behind are refused."""
+    refused = []
+    for name, over in METHODS["ppssl"].ablations["layers"].items():
+        backbone = Backbone.build(BackboneConfig(name=network, weights="random"), size=64)
+        try:
+            method = METHODS["ppssl"](tiny.config("ppssl", **over["method"]), backbone)
+        except InputError:
+            refused.append(name)
+        else:
+            assert method.guidance.stages == tuple(
+                s for s in over["method"]["layers"] if s != "image"
+            )
+    holds_last = ["stage -1", "image and stage -1", "image and stages -4 to -1"]
+    assert refused == (holds_last if network == "test_vit" else [])
+
+
+def test_control_of_the_parts_ships_attention_that_nothing_fits():
+    parts = METHODS["ppssl"].ablations["parts"]
+    control, fitted = (
+        tiny.fitting("ppssl", **parts[name]["method"])[0]
+        for name in ("attention not fitted", "IADM")
+    )
+    assert list(control.exports()["student"].inserted) == ["max_out_attention"]
+    batch = tiny.fitting("ppssl")[1]
+    gradients = []
+    for method in (control, fitted):
+        method(batch, START).loss.backward()
+        gradients.append(method.attention.project.weight.grad.abs().max().item())
+    assert gradients[0] == 0 < gradients[1]
 
 
 def test_recipe_is_the_papers():

@@ -49,18 +49,29 @@ class PPSSL(Attached):
     )
     ablations = {
         "parts": {
-            "neither": {"method": {"ais": False, "iadm": "none"}},
-            "IADM": {"method": {"ais": False, "iadm": "coupled_feat"}},
-            "AIS": {"method": {"ais": True, "iadm": "none"}},
-            "both": {"method": {"ais": True, "iadm": "coupled_feat"}},
+            name: {"method": {"ais": ais, "iadm": iadm, "iadm_weight": weight}}
+            for name, ais, iadm, weight in (
+                ("neither", False, "none", 1.28),
+                # What attention pooling does by itself, as "neither" ships without.
+                ("attention not fitted", False, "coupled_feat", 0.0),
+                ("IADM", False, "coupled_feat", 1.28),
+                ("AIS", True, "none", 1.28),
+                ("both", True, "coupled_feat", 1.28),
+            )
         },
         "form": {
             name: {"method": {"iadm": name}}
             for name in ("coupled_feat", "second_order", "faithful", "none")
         },
         "layers": {
-            " + ".join(map(str, layers)): {"method": {"layers": layers}}
-            for layers in (["image"], [1], [2], [3], [4], ["image", 4], ["image", 1, 2, 3, 4])
+            # From the end: that is what networks of four, five or twelve stages have in common.
+            name: {"method": {"layers": layers}}
+            for name, layers in {
+                "image": ["image"],
+                **{f"stage {stage}": [stage] for stage in (-4, -3, -2, -1)},
+                "image and stage -1": ["image", -1],
+                "image and stages -4 to -1": ["image", -4, -3, -2, -1],
+            }.items()
         },
         "texts": {
             str(n): {"method": {"ais": True, "text_count": n}} for n in (1, 2, 4, 6, 8, 10, 12, 16)

@@ -30,7 +30,7 @@ from fieldmark.nn.cam import (
 from fieldmark.types import Batch
 
 Layer = Literal["image"] | int
-"""The image, or a stage: an index into the backbone's ``stage_dims``."""
+"""The image, or a stage: an index into the backbone's ``stage_dims``, negative from the end."""
 
 
 class GuidanceConfig(Config):
@@ -43,7 +43,9 @@ class GuidanceConfig(Config):
     """Weight of the map's divergence, averaged over photos; the released 0.01 on a sum over 128
     photos is 1.28 here."""
     layers: tuple[Layer, ...] = Field(default=("image",), min_length=1)
-    """Where the gradient map is taken: the image, or stages by number (of a ResNet: 1 to 4)."""
+    """Where the gradient map is taken: the image, or stages by number, negative from the end: -1
+    is the last, -4 to -1 are layer1 to layer4 of a ResNet, the stages of ConvNeXt and Swin, and the
+    last four blocks of a vision transformer (which refuses -1 where it pools its class token)."""
     sign: Sign = "+loss"
     """Which cells the map keeps: those that raise the loss (+loss, as released), those that lower
     it (-loss), or those that raise the similarity of the two views (+score)."""
