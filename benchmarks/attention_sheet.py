@@ -1,6 +1,6 @@
 """Where encoders look: a sheet of whole photos, one column per encoder, with energy in the box.
 
-python benchmarks/attention_sheet.py PHOTOS_ROOT --boxes cub --encoder "LCR=runs/lcr/encoders/student" \
+python benchmarks/attention_sheet.py CUB_ROOT --encoder "LCR=runs/lcr/encoders/student" \
     --encoder "start=runs/lcr/encoders/start" --out sheet.png
 
 What is shown is what each cell adds to the shipped feature: the length of its feature, times its
