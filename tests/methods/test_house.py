@@ -204,3 +204,20 @@ def test_networks_that_do_not_take_every_size_are_asked_at_one_they_take(name, s
     method.start_epoch(START, tiny.source("house", photos=8))
     assert torch.isfinite(method.bank.vectors).all()
     assert len(method.bank) == 8
+
+
+def built(how, size=64, **settings):
+    backbone = Backbone.build(BackboneConfig(name="test_resnet", weights="random"), size=size)
+    backbone.provenance = backbone.provenance.model_copy(update={"how": how})
+    return House(HouseConfig(**settings), backbone)
+
+
+def test_it_says_when_its_premise_is_void():
+    assert built("supervised").notes == ()
+    (note,) = built("random").notes
+    assert "--recipe simclr" in note
+    # Made for 160 px.
+    for settings in ({"size": 160}, {"teacher_scales": (1.0,)}):
+        (note,) = built("supervised", **settings).notes
+        assert "no more than what it teaches" in note
+        assert "--size" in note

@@ -323,6 +323,18 @@ def test_larger_looks_neither_enlarge_photos_nor_fill_the_disk(sample, tmp_path,
     assert "128 pixels where 416 would be best" in said[0]
 
 
+@pytest.mark.parametrize(("size", "small"), [(16, False), (32, True)])
+def test_photos_smaller_than_the_teachers_input_are_named(sample, tmp_path, size, small):
+    recipe = load_recipe("fieldmark", (f"size={size}",))
+    start = network("test_resnet", size)
+    data = photos.prepare(sample.photos, recipe, tmp_path, start=start)
+    note = photos.too_small(recipe, start, data)
+    assert bool(note) == small
+    assert not small or ("64 px" in note and "short side 32 px" in note and "--size" in note)
+    gentle = load_recipe("gentle", (f"size={size}",))
+    assert photos.too_small(gentle, start, data) == ""
+
+
 def test_few_photos_are_not_whitened_to_many_directions(sample, tmp_path):
     sets = ("size=32", "backbone.name=test_resnet", "backbone.weights=random")
     run = tmp_path / "run"

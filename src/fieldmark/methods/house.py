@@ -5,6 +5,7 @@ embeddings in a space whitened by instance LDA, mixed with those of the photo's 
 the student must find from one crop at the small input. Fieldmark's own: see docs/methods.md.
 """
 
+from collections.abc import Iterator
 from itertools import islice
 from typing import Annotated, Any
 
@@ -79,6 +80,7 @@ class House(Method):
         self.teacher = frozen_copy(backbone)
         self.whitening = Whitening(backbone.dim, config.dim)
         self.bank = PhotoBank(config.dim)
+        self.notes = tuple(_void_premises(config, backbone))
 
     @classmethod
     def views(cls, config: Any, size: int) -> MultiView:
@@ -123,7 +125,7 @@ class House(Method):
         pooled = self.backbone(torch.cat([view.images for view in batch.views])).pooled
         target = self._target(batch)
         with torch.autocast(pooled.device.type, enabled=False):
-            found = self._whiten(pooled).unflatten(0, (len(batch.views), -1))
+            found = self.whitening.directions(pooled).unflatten(0, (len(batch.views), -1))
             loss = (1 - (found * target).sum(-1)).mean()
         return LossOutput(loss, {})
 
@@ -136,17 +138,25 @@ class House(Method):
         with torch.autocast(looks[0].device.type, enabled=False):
             return self._centre(normalize(torch.stack(looks, 1)))
 
-    def _whiten(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B K"]:
-        """Unit vectors in the whitened space."""
-        x = normalize(x)
-        return normalize((x - self.whitening.mean.to(x)) @ self.whitening.projection.to(x))
-
     def _centre(self, looks: Float[Tensor, "B V D"]) -> Float[Tensor, "B K"]:
-        return normalize(self._whiten(looks.to(self.whitening.mean.device)).mean(1))
+        return normalize(self.whitening.directions(looks.to(self.whitening.mean.device)).mean(1))
 
     def exports(self) -> dict[str, EncoderSpec]:
         """The student; the teacher is the start."""
         return {"student": EncoderSpec(self.backbone)}
+
+
+def _void_premises(config: HouseConfig, backbone: Backbone) -> Iterator[str]:
+    if backbone.provenance.how == "random":
+        yield (
+            "The start's weights are random, so it has nothing to teach: train from scratch with "
+            "--recipe simclr or --recipe mocov2, or give trained weights with --weights."
+        )
+    elif max(look.size for look in House.further_looks(config, backbone)) <= backbone.size:
+        yield (
+            f"The teacher sees no more than what it teaches: at {backbone.size} px the network takes "
+            "no larger input; lower --size, or take --recipe gentle where it takes one size only."
+        )
 
 
 def _crops(scale: tuple[float, float], count: int, size: int) -> ViewSpec:

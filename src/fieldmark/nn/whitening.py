@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fieldmark.errors import InputError
+from fieldmark.nn.losses import normalize
 
 # Directions whose variance is below this share of the largest hold rounding only.
 _FLOOR = 1e-6
@@ -32,6 +33,10 @@ class Whitening(nn.Module):
     def forward(self, x: Float[Tensor, "B D"]) -> Float[Tensor, "B K"]:
         """Whiten unit vectors; the result is not normalised."""
         return (x.float() - self.mean) @ self.projection
+
+    def directions(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B K"]:
+        """Unit vectors in the whitened space, of vectors of any length, in their own precision."""
+        return normalize((normalize(x) - self.mean.to(x)) @ self.projection.to(x))
 
     @torch.no_grad()
     def take(self, fitted: "Whitening") -> None:

@@ -256,6 +256,21 @@ def usable_split(split: Split, usable: Int[np.ndarray, " N"]) -> Split:
     )
 
 
+def too_small(recipe: Recipe, start: Backbone, data: Photos) -> str:
+    """A sentence for the user where most photos do not hold what a method's teacher looks for."""
+    assert recipe.method is not None
+    looks = METHODS[recipe.method_name].further_looks(recipe.method, start)
+    largest = max((look.size for look in looks), default=0)
+    typical = float(np.median(data.store.shapes[data.train_rows].min(axis=1)))
+    if largest <= recipe.size or typical >= largest:
+        return ""
+    return (
+        f"Most photos are smaller than the {largest} px at which the teacher looks (short side "
+        f"{typical:.0f} px for half of them or more), so it sees little more than what it teaches; give "
+        "larger originals where there are some, or lower --size."
+    )
+
+
 def affordable_batch(config: TrainConfig, photos: int) -> tuple[TrainConfig, str]:
     """The same with a batch no larger than the photos there are.
 

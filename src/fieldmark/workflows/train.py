@@ -33,6 +33,7 @@ from fieldmark.workflows.photos import (
     prepare,
     quiet,
     say_nothing,
+    too_small,
 )
 from fieldmark.workflows.recipe import Recipe
 from fieldmark.workflows.run import RunFolder
@@ -131,8 +132,10 @@ def _fit(
 ) -> tuple[dict[str, EncoderSpec], FitResult]:
     assert recipe.method is not None
     config, lowered = affordable_batch(recipe.train, len(data.train_rows))
-    if lowered:
-        say(lowered)
+    notes = [lowered[:1].upper() + lowered[1:], too_small(recipe, start, data)]
+    notes = [text for text in notes if text]
+    for text in notes:
+        say(text)
     torch.manual_seed(rng.seed_of("heads", recipe.train.seed))
     method = METHODS[recipe.method_name](recipe.method, copy.deepcopy(start))
     views = recipe.multi_view()
@@ -167,8 +170,7 @@ def _fit(
         identity={**_identity(recipe, data), **method.identity()},
         device=device,
     )
-    if lowered:
-        fitted.notes.insert(0, lowered[0].upper() + lowered[1:])
+    fitted.notes[:0] = notes
     exports = method.exports()
     for backbone in dict.fromkeys(spec.backbone for spec in exports.values()):
         if recipe.backbone.blend < 1:
