@@ -14,6 +14,7 @@ from fieldmark.errors import InputError
 from fieldmark.methods import METHODS
 from fieldmark.training.loop import fit, trial
 from fieldmark.types import Progress
+from fieldmark.workflows.plan import plan
 from fieldmark.workflows.recipe import load_recipe
 
 START = Progress(0, 10, 0.0)
@@ -173,6 +174,42 @@ def test_a_run_is_not_continued_with_other_texts(teacher, tmp_path):
     bank.write_text(bank.read_text().replace("a dog", "a cat"))
     assert made(**settings)[0].identity() != before
     assert made(ais=False)[0].identity() == {}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"teacher": "fieldmark:nowhere"}, "nowhere"),
+        ({"teacher": "clip"}, "a text teacher is named"),
+        ({"texts": "no/such/bank.toml"}, "no such file of texts"),
+        ({"texts": "three.toml"}, "must be 1 to 3"),
+    ],
+)
+def test_texts_and_teacher_are_looked_for_before_photos_are_read(
+    teacher, tmp_path, monkeypatch, changes, said
+):
+    """And by what trains in the same words."""
+    monkeypatch.chdir(tmp_path)
+    bank = 'description = "d"\nrelevant = "a bird"\nirrelevant = ["a dog", "a bus"]\n'
+    (tmp_path / "three.toml").write_text(bank)
+    settings = {**teacher, **changes}
+    recipe = load_recipe("ppssl", [f"method.{key}={value}" for key, value in settings.items()])
+    told = []
+    for early_or_late in (
+        recipe.check,
+        lambda: plan(tmp_path / "no photos", recipe),
+        lambda: made(**settings),
+    ):
+        with pytest.raises(InputError, match=said) as caught:
+            early_or_late()
+        told.append(str(caught.value))
+    assert len(set(told)) == 1
+
+
+def test_what_takes_no_part_is_not_looked_for(teacher):
+    for settings in ({}, {"ais": "false", "teacher": "fieldmark:nowhere"}, teacher):
+        load_recipe("ppssl", [f"method.{k}={v}" for k, v in settings.items()]).check()
+    load_recipe("start").check()
 
 
 @pytest.mark.parametrize("base", BASES)

@@ -88,6 +88,14 @@ class Method(nn.Module, ABC):
         self.backbone = backbone
 
     @classmethod
+    def check(cls, config: Any) -> None:
+        """Refuse settings that name what is not there; called before photos are decoded.
+
+        Args:
+            config: Settings of this method.
+        """
+
+    @classmethod
     @abstractmethod
     def views(cls, config: Any, size: int) -> MultiView:
         """The views the paper asks for.

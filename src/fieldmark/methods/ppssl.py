@@ -6,7 +6,7 @@ method: AIS (``nn/distillation.py``) and IADM (``nn/guidance.py``); ``iadm = "fa
 the released code does (docs/methods.md).
 """
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -18,10 +18,10 @@ from fieldmark.backbones.watched import watched
 from fieldmark.data.views import center_views
 from fieldmark.methods.method import Attached, AttachedConfig, Summary
 from fieldmark.nn.attention import MaxOutAttention, weighted_average
-from fieldmark.nn.distillation import TextConfig, TextDistillation
-from fieldmark.nn.guidance import Guidance, GuidanceConfig, with_leaves
+from fieldmark.nn.distillation import TextConfig, TextDistillation, load_teacher_of
+from fieldmark.nn.guidance import Guidance, GuidanceConfig, GuidanceForm, with_leaves
 from fieldmark.nn.spec import EncoderSpec
-from fieldmark.nn.text_teacher import embed_photos, load_teacher
+from fieldmark.nn.text_teacher import embed_photos
 from fieldmark.types import Batch, LossOutput, Progress
 
 
@@ -59,10 +59,7 @@ class PPSSL(Attached):
                 ("both", True, "coupled_feat", 1.28),
             )
         },
-        "form": {
-            name: {"method": {"iadm": name}}
-            for name in ("coupled_feat", "second_order", "faithful", "none")
-        },
+        "form": {form: {"method": {"iadm": form}} for form in get_args(GuidanceForm)},
         "layers": {
             # From the end: that is what networks of four, five or twelve stages have in common.
             name: {"method": {"layers": layers}}
@@ -76,9 +73,7 @@ class PPSSL(Attached):
         "texts": {
             str(n): {"method": {"ais": True, "text_count": n}} for n in (1, 2, 4, 6, 8, 10, 12, 16)
         },
-        "kind of texts": {
-            kind: {"method": {"ais": True, "text_kind": kind}} for kind in ("fine", "coarse")
-        },
+        "kind of texts": {k: {"method": {"ais": True, "text_kind": k}} for k in ("fine", "coarse")},
         "AIS weight": {
             str(w): {"method": {"ais": True, "ais_weight": w}} for w in (0.4, 0.8, 1.2, 1.6, 2.4)
         },
@@ -90,8 +85,7 @@ class PPSSL(Attached):
         dim, looks = backbone.token_dim, config.projections
         self.distillation: TextDistillation | None = None
         if config.distils:
-            teacher = load_teacher(config.teacher or "", teacher_norm=config.teacher_norm)
-            self.distillation = TextDistillation(config, teacher, dim)
+            self.distillation = TextDistillation(config, load_teacher_of(config), dim)
         # What nothing trains does not ship.
         trained = config.distils or config.iadm == "coupled_feat"
         self.attention = MaxOutAttention(dim, looks, config.norm_scope) if trained else None
@@ -100,6 +94,13 @@ class PPSSL(Attached):
             self.guidance = Guidance(config, backbone, looks, shared_norm=trained)
         texts = (config.why_off, config.what_takes_part, config.what_is_released)
         self.notes = tuple(text for text in texts if text)
+
+    @classmethod
+    def check(cls, config: Any) -> None:
+        """The bank holds the texts that are asked for, and the teacher can be loaded."""
+        if config.distils:
+            config.words()
+            load_teacher_of(config)
 
     def forward(self, batch: Batch, progress: Progress) -> LossOutput:
         """Eq. 9: contrast plus weighed AIS plus weighed IADM."""

@@ -17,9 +17,10 @@ from fieldmark import shipped
 from fieldmark.config import Config
 from fieldmark.errors import ConfigError
 from fieldmark.nn.bank import PhotoBank
-from fieldmark.nn.frozen import TeacherNorm, TextImageTeacher
+from fieldmark.nn.frozen import FrozenTeacher, TeacherNorm, TextImageTeacher
 from fieldmark.nn.losses import normalize
 from fieldmark.nn.places import HOW_TO_GET, without_folder
+from fieldmark.nn.text_teacher import load_teacher
 from fieldmark.nn.texts import MOST_TEXTS, Kind, text_bank
 
 
@@ -68,6 +69,14 @@ class TextConfig(Config):
         """Whether AIS is on."""
         return self.teacher is not None and self.ais is not False
 
+    def words(self) -> list[str]:
+        """The texts that are asked for, the relevant one first.
+
+        Raises:
+            ConfigError: If there is no such bank, or it holds fewer.
+        """
+        return text_bank(self.texts or "").select(self.text_count, self.text_kind)
+
     @property
     def what_takes_part(self) -> str:
         """What a run with AIS on rests on beyond its photos and start; empty when it is off."""
@@ -93,6 +102,16 @@ class TextConfig(Config):
         )
 
 
+def load_teacher_of(config: TextConfig) -> FrozenTeacher:
+    """The text-image teacher that some settings name.
+
+    Raises:
+        ConfigError: If they name none, or one of no known kind.
+        WeightsError: If it is not there or cannot be used.
+    """
+    return load_teacher(config.teacher or "", teacher_norm=config.teacher_norm)
+
+
 class TextDistillation(nn.Module):
     """Compares what the student and a frozen teacher say an image looks like.
 
@@ -110,7 +129,7 @@ class TextDistillation(nn.Module):
         self.teacher = teacher
         self.scale = teacher.scale if config.kd_scale == "teacher" else config.kd_scale
         self.project = nn.Linear(dim, teacher.dim)
-        self.words = text_bank(config.texts or "").select(config.text_count, config.text_kind)
+        self.words = config.words()
         # Not state: follows from the settings, as the teacher does.
         self.register_buffer("texts", teacher.encode_texts(self.words), persistent=False)
         self.bank = PhotoBank(teacher.dim)

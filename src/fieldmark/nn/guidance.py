@@ -32,11 +32,14 @@ from fieldmark.types import Batch
 Layer = Literal["image"] | int
 """The image, or a stage: an index into the backbone's ``stage_dims``, negative from the end."""
 
+GuidanceForm = Literal["coupled_feat", "second_order", "faithful", "none"]
+"""How the map is fitted; see :class:`GuidanceConfig`."""
+
 
 class GuidanceConfig(Config):
     """Settings of IADM."""
 
-    iadm: Literal["coupled_feat", "second_order", "faithful", "none"] = "coupled_feat"
+    iadm: GuidanceForm = "coupled_feat"
     """What fits the gradient map: the encoder's own attention (coupled_feat); an attention on the
     image, with second derivatives (second_order) or as released (faithful); or nothing."""
     iadm_weight: float = Field(default=1.28, ge=0)

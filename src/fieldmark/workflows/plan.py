@@ -47,6 +47,7 @@ def plan(
         ``images_per_second``, ``preparation_minutes`` (before the first step), ``minutes`` (with
         preparation; decoding and evaluation come on top), ``memory_gb``, ``disk_gb``, ``free_gb``, ``notes``.
     """
+    recipe.check()
     where = runtime.pick_device(device)
     catalog = Catalog.open(Path(photos))
     rows = np.arange(len(catalog), dtype=np.int64)

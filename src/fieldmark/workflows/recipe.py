@@ -125,6 +125,18 @@ class Recipe(Config):
         """Whether this recipe trains at all."""
         return self.method_name != NO_TRAINING
 
+    def check(self) -> None:
+        """Refuse what the settings name and is not there, such as a teacher.
+
+        Called before anything long is done. Not when a recipe is read: a finished run's is read
+        where its teacher need not be.
+
+        Raises:
+            FieldmarkError: Says what is missing.
+        """
+        if self.trains:
+            METHODS[self.method_name].check(self.method)
+
     def multi_view(self) -> MultiView:
         """The views of this recipe's method, after preset and overrides."""
         if not self.trains or self.method is None:
