@@ -74,6 +74,17 @@ def test_released_form_stays_without_gradient_when_it_shares_the_batch_norm(teac
     assert method.attention.norm.weight.grad.abs().max() > 0
 
 
+def test_released_form_rescales_attention_over_the_batch(teacher):
+    scopes = {
+        iadm: made(iadm=iadm, norm_scope="image", **teacher)[0].attention.norm_scope
+        for iadm in ("faithful", "coupled_feat", "none")
+    }
+    assert scopes == {"faithful": "batch", "coupled_feat": "image", "none": "image"}
+    method, _ = made(iadm="faithful", **teacher)
+    settings = method.exports()["student"].inserted["max_out_attention"].describe()
+    assert settings["norm_scope"] == "batch"
+
+
 def test_texts_reach_encoder_and_attention(teacher):
     method, batch = made(iadm="none", **teacher)
     method(batch, START).loss.backward()

@@ -31,7 +31,8 @@ class PPSSLConfig(AttachedConfig, TextConfig, GuidanceConfig):
     projections: int = Field(default=32, ge=1)
     """Linear looks of the max-out attention; 32 in the paper."""
     norm_scope: Literal["image", "batch"] = "image"
-    """Whether attention is rescaled within each photo or over the batch (as released)."""
+    """Whether attention is rescaled within each photo or over the batch (as released, and always
+    with iadm = faithful)."""
 
 
 class PPSSL(Attached):
@@ -88,7 +89,8 @@ class PPSSL(Attached):
             self.distillation = TextDistillation(config, load_teacher_of(config), dim)
         # What nothing trains does not ship.
         trained = config.distils or config.iadm == "coupled_feat"
-        self.attention = MaxOutAttention(dim, looks, config.norm_scope) if trained else None
+        scope = "batch" if config.iadm == "faithful" else config.norm_scope
+        self.attention = MaxOutAttention(dim, looks, scope) if trained else None
         self.guidance: Guidance | None = None
         if config.iadm != "none":
             self.guidance = Guidance(config, backbone, looks, shared_norm=trained)
