@@ -125,6 +125,24 @@ def test_the_teacher_mirrors_and_stretches_only_what_the_student_may(flip):
     assert len(different & mirrored) == (6 if flip else 0)
 
 
+@pytest.mark.parametrize(
+    ("preset", "drawn"), [("natural", ((0.3, 1.0), 0.5)), ("part", ((0.4, 1.0), 0.0))]
+)
+def test_presets_limit_the_teachers_crops(preset, drawn):
+    source, seen = tiny.source("house"), []
+    source.maker.multi_view = load_recipe("fieldmark", (f"views.preset={preset}",)).multi_view()
+    make = ViewMaker.make
+
+    def noting(maker, rows, epoch):
+        seen.extend((spec.scale, spec.flip) for spec in maker.multi_view.specs)
+        return make(maker, rows, epoch)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ViewMaker, "make", noting)
+        tiny.method("house", looks=2).start_epoch(START, source)
+    assert set(seen) == {drawn}
+
+
 def test_targets_are_shared_among_mutual_neighbours():
     alone, _ = begun(diffusion=0)
     shared, _ = begun(diffusion=0.7, neighbours=3)

@@ -323,6 +323,16 @@ def test_larger_looks_neither_enlarge_photos_nor_fill_the_disk(sample, tmp_path,
     assert "128 pixels where 416 would be best" in said[0]
 
 
+@pytest.mark.parametrize(
+    ("sets", "said"),
+    [((), True), (("views.override.flip=0",), False), (("views.preset=part",), False)],
+)
+def test_mirroring_is_said_with_the_way_to_switch_it_off(sets, said):
+    note = photos.mirrored(load_recipe("fieldmark", sets))
+    assert bool(note) == said
+    assert not said or "--set views.override.flip=0" in note
+
+
 @pytest.mark.parametrize(("size", "small"), [(16, False), (32, True)])
 def test_photos_smaller_than_the_teachers_input_are_named(sample, tmp_path, size, small):
     recipe = load_recipe("fieldmark", (f"size={size}",))
@@ -469,5 +479,6 @@ def test_what_a_method_has_to_say_is_said_and_kept_in_the_report(sample, tmp_pat
     notes = json.loads((run / "report.json").read_text())["notes"]
     for told in (said, notes):
         assert any("AIS IS OFF" in text and "To get one" in text for text in told)
+        assert sum("mirrored at random" in text for text in told) == 1
     with pytest.raises(ConfigError, match=r"method\.ais = true needs a text-image teacher"):
         load_recipe("ppssl", (*sets, "method.ais=true"))

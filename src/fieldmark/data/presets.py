@@ -108,7 +108,11 @@ def apply_preset(name: str, multi_view: MultiView) -> MultiView:
     """
     if name not in PRESETS:
         raise ConfigError(suggest(name, PRESETS, "preset"))
-    return MultiView(specs=tuple(_weaken(spec, PRESETS[name]) for spec in multi_view.specs))
+    limits = [c.limit[0] for c in PRESETS[name].changes if c.field == "scale"]  # type: ignore[index]
+    return MultiView(
+        specs=tuple(_weaken(spec, PRESETS[name]) for spec in multi_view.specs),
+        least_scale=max([multi_view.least_scale, *limits]),
+    )
 
 
 def _weaken(spec: ViewSpec, preset: Preset) -> ViewSpec:

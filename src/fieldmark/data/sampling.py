@@ -84,6 +84,8 @@ class MultiView(Config):
 
     specs: tuple[ViewSpec, ...] = Field(min_length=1)
     """Kinds of view, in the order the method reads them."""
+    least_scale: float = Field(default=0.0, ge=0, le=1)
+    """Smallest share of a photo that any further look, such as a teacher's, may show; 0: any."""
 
     @property
     def count(self) -> int:

@@ -61,8 +61,8 @@ class House(Method):
     config_type = HouseConfig
     summary = Summary(
         idea="the network at its small input learns to say what it says of the photo seen large",
-        needs="a start that is worth keeping; no more memory than the start twice; small batches do",
-        when="first, whenever there are trained weights; not from random ones",
+        needs="trained weights worth keeping; some 1.7 times the memory of evaluating them; small batches do",
+        when="first, with trained weights; where left and right differ (text, X-rays, parts) with views.override.flip=0",
         paper="fieldmark's own, benchmarks/house",
     )
     ablations = {
@@ -99,8 +99,9 @@ class House(Method):
             return
         device = photos.maker.device
         # What the student must not ignore (a mirrored part, a stretched one), its teacher must not.
-        own = photos.maker.multi_view.specs[0]
-        protected = {"flip": own.flip, "ratio": own.ratio}
+        own, least = photos.maker.multi_view.specs[0], photos.maker.multi_view.least_scale
+        scale = tuple(max(end, least) for end in self.config.look_scale)
+        protected = {"flip": own.flip, "ratio": own.ratio, "scale": scale}
         looks = self.further_looks(self.config, self.backbone)
         views = MultiView(specs=tuple(look.model_copy(update=protected) for look in looks))
         seed = rng.seed_of("house", "teacher", photos.seed)

@@ -256,6 +256,16 @@ def usable_split(split: Split, usable: Int[np.ndarray, " N"]) -> Split:
     )
 
 
+def mirrored(recipe: Recipe) -> str:
+    """A sentence for the user where training mirrors photos, which not all photos stand."""
+    if not any(spec.flip for spec in recipe.multi_view().specs):
+        return ""
+    return (
+        "Photos are mirrored at random in training; where left and right differ (text, X-rays, left- and "
+        "right-hand parts) switch that off: --set views.override.flip=0, or views.preset=part or product."
+    )
+
+
 def too_small(recipe: Recipe, start: Backbone, data: Photos) -> str:
     """A sentence for the user where most photos do not hold what a method's teacher looks for."""
     assert recipe.method is not None

@@ -30,6 +30,7 @@ from fieldmark.workflows.photos import (
     Say,
     ShowProgress,
     affordable_batch,
+    mirrored,
     prepare,
     quiet,
     say_nothing,
@@ -132,7 +133,7 @@ def _fit(
 ) -> tuple[dict[str, EncoderSpec], FitResult]:
     assert recipe.method is not None
     config, lowered = affordable_batch(recipe.train, len(data.train_rows))
-    notes = [lowered[:1].upper() + lowered[1:], too_small(recipe, start, data)]
+    notes = [lowered[:1].upper() + lowered[1:], too_small(recipe, start, data), mirrored(recipe)]
     notes = [text for text in notes if text]
     for text in notes:
         say(text)
