@@ -125,3 +125,15 @@ def test_instance_lda_of_few_photos_keeps_every_direction():
     similarities = [normalise(y) @ normalise(y).T for y in (found(x.float()), by_hand.float())]
     torch.testing.assert_close(*similarities, rtol=1e-4, atol=1e-5)
     assert fit_instance_lda(views.float(), 12, 0.25, 0.5).projection.shape[1] == 5  # their span
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_directions_are_unit_vectors_in_at_least_float32(dtype):
+    whitening = fit_whitening(unit_vectors(40), 4)
+    x = (3 * unit_vectors(5, seed=1)).to(dtype).requires_grad_()
+    found = whitening.directions(x)
+    assert found.dtype == (torch.float32 if dtype == torch.bfloat16 else dtype)
+    expected = normalise(whitening(normalise(x)))
+    torch.testing.assert_close(found.float(), expected, atol=1e-5, rtol=1e-4)
+    found.sum().backward()
+    assert x.grad.abs().max() > 0

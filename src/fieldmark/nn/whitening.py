@@ -35,8 +35,9 @@ class Whitening(nn.Module):
         return (x.float() - self.mean) @ self.projection
 
     def directions(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B K"]:
-        """Unit vectors in the whitened space, of vectors of any length, in their own precision."""
-        return normalize((normalize(x) - self.mean.to(x)) @ self.projection.to(x))
+        """Unit vectors in the whitened space, of vectors of any length, in at least float32."""
+        x = normalize(x)
+        return normalize((x - self.mean.to(x)) @ self.projection.to(x))
 
     @torch.no_grad()
     def take(self, fitted: "Whitening") -> None:
