@@ -35,6 +35,16 @@ def test_divergence_is_the_papers(rows):
     assert cam.map_divergence(target, target, rows=rows).item() == pytest.approx(0, abs=1e-12)
 
 
+@pytest.mark.parametrize("temperature", [0.4, 1.0])
+def test_an_images_target_sums_to_one_and_as_released_to_its_number_of_rows(temperature):
+    x = torch.rand(3, 7, 7).double()
+    for rows, total in ((True, 7.0), (False, 1.0)):
+        shares = cam.log_shares(x, temperature, rows=rows).exp()
+        torch.testing.assert_close(shares.sum((1, 2)), torch.full((3,), total).double())
+    by_hand = torch.tensor([softmax(row, temperature) for row in x[1].tolist()]).double()
+    torch.testing.assert_close(cam.log_shares(x, temperature, rows=True)[1].exp(), by_hand)
+
+
 def test_divergence_times_the_batch_is_the_released_sum():
     """0.01 on a sum over 128 photos is 1.28 on the mean that we take."""
     target, fitted = torch.rand(128, 7, 7).double(), torch.rand(128, 7, 7).double()

@@ -49,11 +49,24 @@ def test_shapes_at_every_layer(resnet):
 
 
 def test_maps_at_224_pixels_become_7_by_7():
-    fine = torch.rand(2, 224, 224)
-    coarse = coarsen(fine, (7, 7))
+    """Of a real gradient: each cell keeps the largest of its 32 x 32 pixels."""
+    backbone = Backbone.build(BackboneConfig(name="test_resnet", weights="random"), size=224).eval()
+    total, passes = passed(backbone, torch.rand(2, 3, 224, 224))
+    (fine,) = guidance_maps(total, passes, ["image"], backbone)[0]
+    assert fine.shape == (2, 224, 224)
+    assert (fine >= 0).all()
+    assert 0.1 < (fine > 0).float().mean() < 0.9
+    coarse = coarsen(fine, passes[0].features.shape)
     assert coarse.shape == (2, 7, 7)
-    assert (coarse >= 0).all()
-    assert coarse[1, 2, 3] == fine[1, 64:96, 96:128].max()
+    by_hand = [
+        [
+            [image[y : y + 32, x : x + 32].max() for x in range(0, 224, 32)]
+            for y in range(0, 224, 32)
+        ]
+        for image in fine
+    ]
+    assert torch.equal(coarse, torch.tensor(by_hand))
+    assert len(coarse.unique()) > 49
 
 
 def test_map_of_a_stage_is_gradient_times_activation(resnet):

@@ -94,6 +94,14 @@ def coarsen(x: Float[Tensor, "B H W"], shape: tuple[int, int]) -> Float[Tensor, 
     return functional.adaptive_max_pool2d(x[:, None], shape)[:, 0]
 
 
+def log_shares(
+    x: Float[Tensor, "B h w"], temperature: float, *, rows: bool
+) -> Float[Tensor, "B _ _"]:
+    """Logarithm of ``softmax(x/t)``: over each row [B h w], or over all cells [B 1 h*w]."""
+    cells = x if rows else x.flatten(1)[:, None]
+    return functional.log_softmax(cells / temperature, dim=-1)
+
+
 def map_divergence(
     target: Float[Tensor, "B h w"],
     fitted: Float[Tensor, "B h w"],
@@ -122,8 +130,7 @@ def map_divergence(
     """
     if not temperature > 0:
         raise ValueError(f"temperature must be > 0, got {temperature}; LCR's BYOL form uses 0.4.")
-    first, second = (x if rows else x.flatten(1)[:, None] for x in (target, fitted))
-    log_p, log_q = (functional.log_softmax(x / temperature, dim=-1) for x in (first, second))
+    log_p, log_q = (log_shares(x, temperature, rows=rows) for x in (target, fitted))
     return (log_p.exp() * (log_p - log_q)).sum((1, 2)).mean()
 
 
@@ -134,9 +141,8 @@ def map_entropy(
 
     A target near 1 is even, and fitting it only flattens the attention (docs/methods.md).
     """
-    x = target if rows else target.flatten(1)[:, None]
     # Not every device has doubles.
-    wide = torch.float32 if x.device.type == "mps" else torch.float64
-    log_p = functional.log_softmax(x.detach().to(wide) / temperature, dim=-1)
+    wide = torch.float32 if target.device.type == "mps" else torch.float64
+    log_p = log_shares(target.detach().to(wide), temperature, rows=rows)
     entropy = -(log_p.exp() * log_p).sum(-1).mean()
-    return (entropy / math.log(max(2, x.shape[-1]))).float()
+    return (entropy / math.log(max(2, log_p.shape[-1]))).float()
