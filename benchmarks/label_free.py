@@ -27,7 +27,11 @@ from fieldmark.data.splits import match_split
 from fieldmark.data.store import PhotoStore
 from fieldmark.data.views import ViewMaker
 from fieldmark.encoder import Encoder
-from fieldmark.evaluation.labelfree import agreement
+from fieldmark.evaluation.labelfree import (
+    agreement,
+    decide_without_labels,
+    gain_of_agreement,
+)
 from fieldmark.nn.measures import (
     alignment,
     effective_rank,
@@ -42,6 +46,8 @@ from fieldmark.workflows.reference import reference_embeddings
 from fieldmark.workflows.run import RunFolder
 
 PHOTOS, LOOKED_AT, NEIGHBOURS = 1500, 500, 10
+FEW, DRAWS = (20, 50, 100, 200, 500), 20
+"""Photos that the shipping rule looks at, and random choices of them."""
 SMALL = 3.0
 """Points: among runs whose gain is at most this, the sign is hard to tell and matters most."""
 
@@ -140,6 +146,55 @@ def measure(x: dict[str, Any], start: dict[str, Any], bench: Bench) -> dict[str,
     return {**result, "start's neighbours kept": kept - 1}
 
 
+def rule(x: torch.Tensor, start: torch.Tensor, reference: torch.Tensor) -> dict[str, float]:
+    """How often ``fieldmark train`` would ship the encoder after looking at so many photos."""
+    shares = {}
+    for photos in FEW:
+        draws = np.random.default_rng(0)
+        shipped = 0
+        for _ in range(DRAWS):
+            rows = draws.choice(len(x), photos, replace=False)
+            sides = [agreement(y[rows].numpy(), reference[rows].numpy()) for y in (start, x)]
+            shipped += decide_without_labels(gain_of_agreement(*sides)) == "helped"
+        shares[str(photos)] = shipped / DRAWS
+    return shares
+
+
+def judge_rule(data: list[dict[str, Any]], truth: str = "map") -> list[dict[str, Any]]:
+    """What following the rule loses, run by run, against the better of start and trained."""
+    runs = [point for point in data if point["candidate"]]
+    gains = np.array([point["gain"][truth] for point in runs])
+    ways = {f"the rule, {n} photos": np.array([p["rule"][str(n)] for p in runs]) for n in FEW}
+    ways["always the start"] = np.zeros(len(runs))
+    ways["always the trained one"] = np.ones(len(runs))
+    best = np.maximum(gains, 0)
+    return [
+        {
+            "way": name,
+            "runs": len(runs),
+            "right": float(np.where(gains > 0, share, 1 - share).mean()),
+            "lost": float((best - share * gains).mean()),
+            "most_lost": float((best - share * gains).max()),
+            "shipped_though_worse": float((share * (gains < 0)).sum()),
+            "kept_back_though_better": float(((1 - share) * (gains > 0)).sum()),
+        }
+        for name, share in ways.items()
+    ]
+
+
+def rule_table(rows: list[dict[str, Any]]) -> str:
+    lines = [
+        "| who decides | right | lost, mean | lost, worst | shipped though worse | kept back though better |",
+        "|---" * 6 + "|",
+    ]
+    for row in rows:
+        cells = [row["way"], f"{100 * row['right']:.0f} %", f"{row['lost']:.2f}"]
+        cells.append(f"{row['most_lost']:.2f}")
+        cells += [f"{row[k]:.1f}" for k in ("shipped_though_worse", "kept_back_though_better")]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def mean_agreement(x: torch.Tensor, reference: torch.Tensor) -> float:
     """What ``fieldmark train`` decides by where there are no labels."""
     return float(agreement(x.numpy(), reference.numpy()).mean())
@@ -193,10 +248,18 @@ def points_of(run: Path, benches: Callable[[str], Bench]) -> list[dict[str, Any]
             }
             criteria = measure(x, before[how], bench)
             criteria["distance from the start"] = -weight_distance(encoder, start)
-            found.append(
-                {"photos": name, "run": run.name, "who": who, "how": how}
-                | {"gain": gains, "criteria": criteria}
-            )
+            point: dict[str, Any] = {
+                "photos": name,
+                "run": run.name,
+                "who": who,
+                "how": how,
+                "gain": gains,
+            }
+            # What a run ships: one of its encoders, with its post-processing where it has one.
+            last = how == ("post" if "post" in before else "plain")
+            point["candidate"] = last and who == result["candidate"]
+            shipped = rule(x["whole"], before[how]["whole"], bench.rich)
+            found.append({**point, "criteria": criteria, "rule": shipped})
             print(run.name, who, how, {k: round(v, 2) for k, v in gains.items()}, flush=True)
     return found
 
@@ -326,9 +389,13 @@ def main() -> None:
     # Their loss is of the same kind as the reference: is it only for them that it is right?
     houses = {run.name for run in runs if RunFolder(run).recipe().method_name == "house"}
     judged["map, without house"] = judge([p for p in data if p["run"] not in houses], "map")
-    print(record("label_free", {"points": data, "judged": judged}))
+    for how in ("plain", "post"):
+        judged[f"map, {how}"] = judge([p for p in data if p["how"] == how], "map")
+    rules = judge_rule(data)
+    print(record("label_free", {"points": data, "judged": judged, "rule": rules}))
     for how, rows in judged.items():
         print(f"\n{how}\n{table(rows)}")
+    print(f"\n{rule_table(rules)}")
 
 
 if __name__ == "__main__":

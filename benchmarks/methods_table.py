@@ -80,7 +80,8 @@ SETTINGS: dict[str, Setting] = {
     "simclr": Setting("simclr", {}, {"method": {"temperature": 0.1}, "train": {"lr": 0.00025}}),
     "simclr-at-0.001": Setting("simclr", {}, {"method": {"temperature": 0.1}}),
     "lcr": Setting("lcr", {}, {"method": {"contrast": _MOCO}}),
-    "msam": Setting("msam", {}, {"method": {"momentum": 0.99}}),
+    # At the network's own rate its gates open by less than a thousandth: nothing of it takes part.
+    "msam": Setting("msam", {}, {"method": {"momentum": 0.99, "module_rate": 100.0}}),
     "ppssl": Setting("ppssl", {}, {"method": {"contrast": _MOCO}}),
     "lodisc": Setting("lodisc", {}, {"method": {"momentum": 0.99}}),
     "fieldmark": Setting("fieldmark", {}, {}),
