@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from fieldmark.backbones.backbone import Backbone, BackboneConfig
@@ -204,6 +205,58 @@ def test_how_many_photos_are_held_out(photos_, share, kept):
     assert len(held_out) == kept == len(np.unique(held_out))
     assert set(held_out) <= set(rows)
     np.testing.assert_array_equal(held_out, photos.hold_out(rows[::-1].copy(), share))
+
+
+def test_of_copies_all_are_held_out_or_none():
+    rows = np.arange(100)
+    plain = photos.hold_out(rows, 0.1)
+    pairs = [[row, (row + 50) % 100] for row in range(50)]
+    kept = photos.hold_out(rows, 0.1, pairs)
+    assert len(kept) == 20 == len(set(kept))
+    assert set(kept) == {(row + 50) % 100 for row in kept}
+    # Alone in its group a photo is drawn as before.
+    np.testing.assert_array_equal(photos.hold_out(rows, 0.1, [[3]]), plain)
+    # A group that is too large trains.
+    large = plain.tolist() + [row for row in range(100) if row not in plain][:10]
+    kept = photos.hold_out(rows, 0.1, [large])
+    assert len(kept) == 20
+    assert not set(kept) & set(large)
+
+
+def saved_copies(folder, pictures, copies):
+    """Random pictures, each in several files: bytes of their own, the same to the eye."""
+    generator = np.random.default_rng(0)
+    folder.mkdir()
+    for index in range(pictures):
+        coarse = Image.fromarray(generator.integers(0, 256, (6, 6, 3), dtype=np.uint8))
+        picture = coarse.resize((64, 64), Image.Resampling.BICUBIC)
+        for copy in range(copies):
+            picture.save(folder / f"{index:03d}-{copy}.jpg", quality=95 - copy)
+    return folder
+
+
+def test_no_copy_of_a_held_out_photo_trains(tmp_path):
+    folder = saved_copies(tmp_path / "photos", 40, 2)
+    data = photos.prepare(folder, load_recipe("smoke"), tmp_path / "store")
+    names = [row.path.partition("-")[0] for row in data.catalog.rows]
+    held_out, trained = ({names[row] for row in rows} for rows in (data.held_out, data.train_rows))
+    assert len(data.held_out) == 16
+    assert not held_out & trained
+
+
+def test_where_all_look_alike_photos_are_held_out_nevertheless(tmp_path):
+    folder = saved_copies(tmp_path / "photos", 2, 20)
+    data = photos.prepare(folder, load_recipe("smoke"), tmp_path / "store")
+    assert len(data.held_out) == 8
+
+
+@pytest.mark.parametrize("recipe", ["smoke", "start"])
+def test_photos_of_one_picture_are_refused_before_training(tmp_path, recipe):
+    (tmp_path / "photos").mkdir()
+    for index in range(12):
+        Image.new("RGB", (64 + index, 64), (0, 0, index % 2)).save(tmp_path / f"photos/{index}.png")
+    with pytest.raises(CatalogError, match=r"12 usable photos .* all show the same picture"):
+        photos.prepare(tmp_path / "photos", load_recipe(recipe), tmp_path / "store")
 
 
 def test_labelled_test_photos_need_none_held_out(sample, tmp_path):

@@ -12,7 +12,7 @@ the pigeonhole principle, as in Norouzi et al. 2012, arXiv:1307.2982.
 import itertools
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from typing import NamedTuple
 
@@ -32,6 +32,8 @@ _GRAY = 32
 _LOW = 8
 _PAIRS_AT_ONCE = 2**21
 _THUMBS_AT_ONCE = 10_000
+_SAME = 1
+"""Grey levels by which thumbnails of one picture may differ. Parts under a fixed camera differ by few."""
 
 
 class AuditConfig(Config):
@@ -211,6 +213,36 @@ def describe(pixels: Pixels) -> tuple[UInt8[np.ndarray, " 768"], Float32[np.ndar
     thumb = np.asarray(image.resize((_THUMB, _THUMB), box)).reshape(-1)
     gray = np.asarray(image.convert("L").resize((_GRAY, _GRAY), box), np.float32)
     return thumb, gray
+
+
+class Likeness(NamedTuple):
+    """What near-duplicates are found by."""
+
+    hashes: UInt64[np.ndarray, " N"]
+    thumbs: UInt8[np.ndarray, "N 768"]
+
+    def all_alike(self) -> bool:
+        """Whether every photo shows the same picture, but for what compressing it changes."""
+        return len(self.thumbs) > 1 and int(np.ptp(self.thumbs, axis=0).max()) <= _SAME
+
+
+def likeness(
+    photos: Iterable[Pixels], count: int, progress: Callable[[int, int], None] | None = None
+) -> Likeness:
+    """Describe photos that are decoded already.
+
+    Args:
+        photos: Pixels, one photo after another.
+        count: How many they are.
+        progress: Called with photos done and photos in all.
+    """
+    found = Likeness(np.zeros(count, np.uint64), np.zeros((count, 3 * _THUMB**2), np.uint8))
+    for index, pixels in enumerate(photos):
+        found.thumbs[index], gray = describe(pixels)
+        found.hashes[index] = perceptual_hash(gray[None])[0]
+        if progress is not None and (index + 1 == count or index % 64 == 63):
+            progress(index + 1, count)
+    return found
 
 
 def _cosines() -> Float32[np.ndarray, "8 32"]:

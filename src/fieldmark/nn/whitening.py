@@ -160,7 +160,8 @@ def _kept(values: Tensor, dim: int, rank: int) -> int:
     useful = int((values > _FLOOR * float(values[0])).sum())
     if useful == 0:
         raise InputError(
-            "all embeddings are the same, so there is nothing to whiten; check the weights."
+            "all embeddings are the same, so there is nothing to whiten: the photos all show the same "
+            "picture, or the weights are broken; look at some photos, then check the weights."
         )
     return max(1, min(dim, rank, useful))
 

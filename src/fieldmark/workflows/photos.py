@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -10,6 +11,7 @@ from jaxtyping import Int, Int64
 
 from fieldmark import rng, runtime
 from fieldmark.backbones.backbone import Backbone
+from fieldmark.data.audit import AuditConfig, likeness, near_groups
 from fieldmark.data.catalog import Catalog
 from fieldmark.data.sampling import ViewSpec
 from fieldmark.data.splits import Split, match_split
@@ -58,6 +60,8 @@ class Photos(NamedTuple):
 
 
 _LEAST_HELD_OUT, _MOST_HELD_OUT = 100, 500
+_LOOKED_AT = 200
+"""Photos, at most, of which it is asked whether they all show the same."""
 
 # As if crops were this small: a photo that is scaled twice by little each time is blurred twice. At
 # 128 px the same network has mAP 25.2 on cub50 from photos of 152 px, 26.2 from 240, 26.9 from 288.
@@ -178,20 +182,52 @@ def prepare(
             f"every usable photo of {source} is in the probe's test half, so none is left to train "
             "on; add unlabelled photos, or give --transductive to train on the test photos too."
         )
+    _refuse_one_picture(store, source)
     held_out = train_rows[:0]
-    if recipe.trains and (split is None or not len(split.test_rows)):
-        held_out = hold_out(train_rows, recipe.held_out)
+    if recipe.trains and recipe.held_out and not labelled:
+        held_out = _hold_out_with_copies(store, train_rows, recipe.held_out, progress)
         train_rows = np.setdiff1d(train_rows, held_out)
     return Photos(catalog, store, split, split_source, train_rows, transductive, held_out)
 
 
-def hold_out(rows: Int[np.ndarray, " N"], share: float) -> Int[np.ndarray, " H"]:
+def _refuse_one_picture(store: PhotoStore, source: Path) -> None:
+    rows = store.usable[:: max(1, len(store.usable) // _LOOKED_AT)]
+    if likeness(map(store.photo, rows.tolist()), len(rows)).all_alike():
+        raise CatalogError(
+            f"the {len(store.usable):,} usable photos of {source} all show the same picture, or nothing at "
+            "all, so there is nothing to tell apart; look at some of the files, and run 'fieldmark "
+            "check' on the folder."
+        )
+
+
+def _hold_out_with_copies(
+    store: PhotoStore, rows: Int[np.ndarray, " N"], share: float, progress: ShowProgress
+) -> Int[np.ndarray, " H"]:
+    """Photos to keep from training, such that training shows no copy of any of them."""
+    found = likeness(
+        map(store.photo, rows.tolist()), len(rows), partial(progress, "finding copies")
+    )
+    plain = hold_out(rows, share)
+    # Under a fixed camera everything looks like a copy of everything; then only true ones count.
+    for config in (AuditConfig(), AuditConfig(hash_bits=0, near_difference=0.5)):
+        groups = near_groups(found.hashes, found.thumbs, config)
+        kept = hold_out(rows, share, [rows[group].tolist() for group in groups])
+        if len(kept) >= len(plain) / 2:
+            return kept
+    return plain
+
+
+def hold_out(
+    rows: Int[np.ndarray, " N"], share: float, copies: Sequence[Sequence[int]] = ()
+) -> Int[np.ndarray, " H"]:
     """Photos to keep from training where nobody gave labels to judge by.
 
     Args:
         rows: Usable photos.
         share: Wanted share; at least ``_LEAST_HELD_OUT`` photos but no more than a fifth, and at
             most ``_MOST_HELD_OUT``. 0 keeps none.
+        copies: Groups of rows that show the same picture; of each all are kept or none, and none
+            of a group that is too large.
 
     Returns:
         Rows in ascending order, the same for the same photos.
@@ -200,8 +236,16 @@ def hold_out(rows: Int[np.ndarray, " N"], share: float) -> Int[np.ndarray, " H"]
         return rows[:0]
     least = min(_LEAST_HELD_OUT, len(rows) // 5)
     count = min(_MOST_HELD_OUT, max(least, round(share * len(rows))))
-    order = np.argsort(rng.mix("held out", rows), kind="stable")
-    return np.sort(rows[order[:count]])
+    order = rows[np.argsort(rng.mix("held out", rows), kind="stable")]
+    group_of = {row: group for group in copies for row in group}
+    kept: list[int] = []
+    asked: set[int] = set()
+    for row in order.tolist():
+        group = group_of.get(row, [row])
+        if row not in asked and len(kept) + len(group) <= count:
+            kept += group
+        asked.update(group)
+    return np.sort(np.array(kept, dtype=rows.dtype))
 
 
 def find_split(catalog: Catalog, probe: Path | None) -> tuple[Split | None, str]:
