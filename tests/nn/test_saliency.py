@@ -85,16 +85,29 @@ def test_fused_attention_is_off_only_while_looking(vit):
 
 def test_register_tokens_are_left_out():
     attention = draw(1, 8, 8).softmax(2)
-    row = saliency.attention_row(attention, 4, has_cls=True)
+    row = saliency.attention_row(attention, 4, by_class=True)
     assert torch.equal(row, attention[:, 0, 4:])
 
 
 def test_without_class_token_the_cells_own_rows_are_averaged():
     attention = draw(2, 5, 5).softmax(2)
-    row = saliency.attention_row(attention, 4, has_cls=False)
+    row = saliency.attention_row(attention, 4, by_class=False)
     for image, cell in itertools.product(range(2), range(4)):
         mean = sum(attention[image, 1 + other, 1 + cell].item() for other in range(4)) / 4
         assert row[image, cell].item() == pytest.approx(mean)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("pool", "by_class"), [("token", True), ("avg", False), ("avgmax", False), ("max", False)]
+)
+def test_a_class_token_that_is_not_pooled_is_not_asked(pool, by_class):
+    vit = build("test_vit", global_pool=pool)
+    attention = vit(IMAGES, attention=(-1,)).attention[0].mean(1)
+    features, found = saliency.look(vit, IMAGES, "last")
+    assert features.cls is not None
+    expected = attention[:, 0, 1:] if by_class else attention[:, 1:, 1:].mean(1)
+    torch.testing.assert_close(found.flatten(1), expected.log())
 
 
 @torch.no_grad()

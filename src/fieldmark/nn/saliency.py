@@ -53,10 +53,8 @@ def look(
         if any(attention.shape[1] != count + backbone.layout.prefix for attention in maps()):
             # Not between cells, such as XCiT's, which is between channels.
             return features, energy([features.tokens.transpose(1, 2).unflatten(2, features.shape)])
-        rows = [
-            attention_row(attention, count, has_cls=features.cls is not None)
-            for attention in maps()
-        ]
+        by_class = features.cls is not None and _pools_class_token(backbone)
+        rows = [attention_row(attention, count, by_class=by_class) for attention in maps()]
     return features, fuse(rows).unflatten(1, features.shape)
 
 
@@ -77,24 +75,29 @@ def _same_memory(one: Tensor, other: Tensor | None) -> bool:
     return other is not None and one.data_ptr() == other.data_ptr()
 
 
+def _pools_class_token(backbone: Backbone) -> bool:
+    """Whether the pooled feature is made of the class token; BEiT and EVA-02 average the cells."""
+    return getattr(backbone.network, "global_pool", "token") in ("token", "")
+
+
 def _mean_of_heads(attention: Float[Tensor, "B heads S S"]) -> Float[Tensor, "B S S"]:
     half = attention.dtype in (torch.float16, torch.bfloat16)
     return (attention.float() if half else attention).mean(1)
 
 
 def attention_row(
-    attention: Float[Tensor, "B S S"], cells: int, *, has_cls: bool
+    attention: Float[Tensor, "B S S"], cells: int, *, by_class: bool
 ) -> Float[Tensor, "B T"]:
     """What the image's summary attends to: the class token's row, its own columns left out.
 
     Args:
         attention: One block's attention, averaged over heads; rows sum to 1.
         cells: T, the grid's cells; they come last, after class and register tokens.
-        has_cls: Whether the first token is a class token. Without one the mean of the cells' own
-            rows is taken: such networks pool cells evenly, so it is what their summary attends to.
+        by_class: Whether the summary is the class token, the first one. Else the mean of the cells'
+            own rows is taken: such networks pool cells evenly, so it is what their summary attends to.
     """
     prefix = attention.shape[2] - cells
-    if has_cls and prefix > 0:
+    if by_class and prefix > 0:
         return attention[:, 0, prefix:]
     return attention[:, prefix:, prefix:].mean(1)
 
