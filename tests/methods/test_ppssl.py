@@ -16,6 +16,7 @@ from fieldmark.training.loop import fit, trial
 from fieldmark.types import Progress
 from fieldmark.workflows.plan import plan
 from fieldmark.workflows.recipe import load_recipe
+from fieldmark.workflows.train import train
 
 START = Progress(0, 10, 0.0)
 BASES = ["mocov2", "mocov3", "simclr"]
@@ -209,12 +210,14 @@ def test_texts_and_teacher_are_looked_for_before_photos_are_read(
     for early_or_late in (
         recipe.check,
         lambda: plan(tmp_path / "no photos", recipe),
+        lambda: train(tmp_path / "no photos", tmp_path / "out", recipe),
         lambda: made(**settings),
     ):
         with pytest.raises(InputError, match=said) as caught:
             early_or_late()
         told.append(str(caught.value))
     assert len(set(told)) == 1
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_takes_no_part_is_not_looked_for(teacher):

@@ -76,6 +76,7 @@ def train(
         FieldmarkError: One paragraph on what is wrong; nothing computed so far is lost.
     """
     began = time.time()
+    recipe.check()
     where = runtime.pick_device(device)
     with runtime.processes(device=where), ExitStack() as stack:
         run = RunFolder(Path(out))
