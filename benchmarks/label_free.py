@@ -11,7 +11,6 @@ and judged on the same: criteria with fitted weights are judged leave-one-data-s
 import argparse
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,32 +21,35 @@ from scipy import stats
 from _record import record
 from fieldmark import rng
 from fieldmark.data.catalog import Catalog
-from fieldmark.data.sampling import MultiView, ViewSpec
+from fieldmark.data.sampling import MultiView
 from fieldmark.data.splits import match_split
 from fieldmark.data.store import PhotoStore
 from fieldmark.data.views import ViewMaker
 from fieldmark.encoder import Encoder
 from fieldmark.evaluation.labelfree import (
+    CHANGE_PRICE,
     agreement,
+    changed_neighbours,
     decide_without_labels,
     gain_of_agreement,
 )
 from fieldmark.nn.measures import (
     alignment,
     effective_rank,
-    neighbour_agreement,
     neighbours,
     uniformity,
     view_recall,
 )
 from fieldmark.nn.spec import PostConfig
 from fieldmark.workflows.post import LOOKS
-from fieldmark.workflows.reference import reference_embeddings
+from fieldmark.workflows.reference import reference_embeddings, yardstick
 from fieldmark.workflows.run import RunFolder
 
 PHOTOS, LOOKED_AT, NEIGHBOURS = 1500, 500, 10
 FEW, DRAWS = (20, 50, 100, 200, 500), 20
 """Photos that the shipping rule looks at, and random choices of them."""
+PRICES = (0.02, CHANGE_PRICE, 0.1)
+"""Agreement that a change of all neighbours costs."""
 SMALL = 3.0
 """Points: among runs whose gain is at most this, the sign is hard to tell and matters most."""
 
@@ -67,83 +69,74 @@ class Bench:
         order = np.argsort(rng.mix("label-free", rows), kind="stable")
         self.rows = np.sort(rows[order[:PHOTOS]])
         self.few = np.sort(self.rows[np.argsort(rng.mix("few", self.rows))[:LOOKED_AT]])
-        self.reference: torch.Tensor | None = None
-        self.kept = work / f"reference-{folder.name}.pt"
-
-    def views(self, spec: ViewSpec, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-        maker = ViewMaker(self.store, MultiView(specs=(spec,)), seed=seed)
-        made = [maker.make(self.few[i : i + 100], 0) for i in range(0, len(self.few), 100)]
-        return tuple(torch.cat([views[k].images for views in made]) for k in (0, 1))  # type: ignore[return-value]
+        self.name, self.work = folder.name, work
+        self.size = 0
 
     def prepare(self, start: Encoder) -> None:
-        """Views, and neighbours by an ensemble of the start that costs many passes per photo."""
-        size = start.size
-        self.looks = self.views(LOOKS.model_copy(update={"size": size, "count": 2}), 1)
-        parts = LOOKS.model_copy(update={"size": size, "count": 2, "scale": (0.08, 0.25)})
-        self.parts = self.views(parts, 2)
-        if not self.kept.is_file():
+        """Two looks at some photos, and what the start says of all when it looks long."""
+        if self.size:
+            return
+        self.size = start.size
+        spec = LOOKS.model_copy(update={"size": start.size, "count": 2})
+        maker = ViewMaker(self.store, MultiView(specs=(spec,)), seed=1)
+        made = [maker.make(self.few[i : i + 100], 0) for i in range(0, len(self.few), 100)]
+        self.looks = [torch.cat([views[k].images for views in made]) for k in (0, 1)]
+        kept = self.work / f"reference-{self.name}.pt"
+        if not kept.is_file():
             found = reference_embeddings(start.spec, self.store, self.train_rows, self.rows)
-            torch.save(torch.from_numpy(found), self.kept)
-        self.rich = torch.load(self.kept, weights_only=True)
-        self.reference = neighbours(self.rich, NEIGHBOURS)
+            torch.save(torch.from_numpy(found), kept)
+        self.ensemble = torch.load(kept, weights_only=True)
+        self.shared = torch.from_numpy(yardstick(self.ensemble.numpy()))
+
+    def look(self, encoder: Encoder) -> dict[str, dict[str, torch.Tensor]]:
+        """Embeddings of one encoder, as it is and with the post-processing it ships with."""
+        spec = encoder.spec
+        plain = Encoder(spec.with_post(PostConfig(crop=spec.crop)))
+        kept = self.work / f"seen-{self.name}-{plain.identity[:16]}.pt"
+        if not kept.is_file():
+            raw = {"whole": torch.from_numpy(plain.embed_store(self.store, self.rows))}
+            for i, looks in enumerate(self.looks):
+                raw[f"look{i}"] = torch.cat([plain.encode(part) for part in looks.split(64)])
+            torch.save(raw, kept)
+        raw = torch.load(kept, weights_only=True)
+        if spec.whitening is None or spec.post.flip:
+            return {"plain": raw}
+        return {"plain": raw, "post": {name: spec.finish(x) for name, x in raw.items()}}
 
 
-def look(encoder: Encoder, bench: Bench) -> dict[str, dict[str, Any]]:
-    """Embeddings of one encoder, as it is and with the post-processing it ships with."""
-    spec = encoder.spec
-    found: dict[str, dict[str, Any]] = {}
-    plain = Encoder(spec.with_post(PostConfig(crop=spec.crop)))
-
-    def embed(images: torch.Tensor) -> torch.Tensor:
-        return torch.cat([plain.encode(part) for part in images.split(64)])
-
-    raw = {
-        "whole": torch.from_numpy(plain.embed_store(bench.store, bench.rows)),
-        **{f"look{i}": embed(x) for i, x in enumerate(bench.looks)},
-        **{f"part{i}": embed(x) for i, x in enumerate(bench.parts)},
-    }
-    found["plain"] = raw
-    if spec.whitening is not None and not spec.post.flip:
-        found["post"] = {name: spec.finish(x) for name, x in raw.items()}
-    return found
-
-
-def measure(x: dict[str, Any], start: dict[str, Any], bench: Bench) -> dict[str, float]:
+def measure(
+    x: dict[str, torch.Tensor], start: dict[str, torch.Tensor], bench: Bench
+) -> dict[str, float]:
     """Criteria; larger is meant to be better, 0 is the start where it is a difference."""
-    assert bench.reference is not None
 
-    def of(y: dict[str, Any]) -> dict[str, float]:
-        near = neighbours(y["whole"], NEIGHBOURS)
-        few = np.searchsorted(bench.rows, bench.few)
+    def of(y: dict[str, torch.Tensor]) -> dict[str, float]:
+        whole = y["whole"]
+        near = neighbours(whole, NEIGHBOURS)
         counts = torch.bincount(near.flatten(), minlength=len(near)).double()
         mutual = (near[near] == torch.arange(len(near))[:, None, None]).any(2).double().mean()
-        spread = y["whole"].std(0, correction=0).square().sum()
+        spread = whole.std(0, correction=0).square().sum()
         return {
             "view recall": view_recall(y["look0"], y["look1"]),
-            "part recall": view_recall(y["part0"], y["part1"]),
-            "part-to-whole recall": view_recall(y["part0"], y["whole"][few]),
-            "effective rank": math.log(effective_rank(y["whole"])),
+            "effective rank": math.log(effective_rank(whole)),
             "alignment": -alignment(y["look0"], y["look1"]),
-            "uniformity": -uniformity(y["whole"]),
+            "uniformity": -uniformity(whole),
             "alignment over spread": -math.log(
                 alignment(y["look0"], y["look1"]) / (2 * float(spread))
             ),
-            "ensemble's neighbours": neighbour_agreement(bench.reference, near),
-            "ensemble's ranking": mean_agreement(y["whole"], bench.rich),
-            f"ensemble's ranking, {LOOKED_AT} photos": mean_agreement(
-                y["whole"][few], bench.rich[few]
-            ),
-            "ensemble's similarities": correlation(y["whole"], bench.rich),
+            "agreement with the start seen larger": mean_agreement(whole, bench.ensemble),
+            "… shared among neighbours": mean_agreement(whole, bench.shared),
+            "correlation of similarities": correlation(whole, bench.ensemble),
             "mutual neighbours": float(mutual),
             "few hubs": -float(stats.skew(counts.numpy())),
         }
 
     now, before = of(x), of(start)
     result = {name: now[name] - before[name] for name in now}
-    kept = neighbour_agreement(
-        neighbours(start["whole"], NEIGHBOURS), neighbours(x["whole"], NEIGHBOURS)
-    )
-    return {**result, "start's neighbours kept": kept - 1}
+    changed = float(changed_neighbours(start["whole"].numpy(), x["whole"].numpy()).mean())
+    for price in PRICES:
+        paid = result["… shared among neighbours"] - price * changed
+        result[f"… shared, less {price} of what changed"] = paid
+    return {**result, "start's neighbours kept": -changed}
 
 
 def rule(x: torch.Tensor, start: torch.Tensor, reference: torch.Tensor) -> dict[str, float]:
@@ -154,15 +147,18 @@ def rule(x: torch.Tensor, start: torch.Tensor, reference: torch.Tensor) -> dict[
         shipped = 0
         for _ in range(DRAWS):
             rows = draws.choice(len(x), photos, replace=False)
-            sides = [agreement(y[rows].numpy(), reference[rows].numpy()) for y in (start, x)]
-            shipped += decide_without_labels(gain_of_agreement(*sides)) == "helped"
+            wanted = yardstick(reference[rows].numpy())
+            sides = [y[rows].numpy() for y in (start, x)]
+            agreed = [agreement(side, wanted) for side in sides]
+            learnt = gain_of_agreement(agreed[0], agreed[1], changed_neighbours(sides[0], sides[1]))
+            shipped += decide_without_labels(learnt) == "helped"
         shares[str(photos)] = shipped / DRAWS
     return shares
 
 
 def judge_rule(data: list[dict[str, Any]], truth: str = "map") -> list[dict[str, Any]]:
     """What following the rule loses, run by run, against the better of start and trained."""
-    runs = [point for point in data if point["candidate"]]
+    runs = [point for point in data if point["rule"] is not None]
     gains = np.array([point["gain"][truth] for point in runs])
     ways = {f"the rule, {n} photos": np.array([p["rule"][str(n)] for p in runs]) for n in FEW}
     ways["always the start"] = np.zeros(len(runs))
@@ -196,7 +192,6 @@ def rule_table(rows: list[dict[str, Any]]) -> str:
 
 
 def mean_agreement(x: torch.Tensor, reference: torch.Tensor) -> float:
-    """What ``fieldmark train`` decides by where there are no labels."""
     return float(agreement(x.numpy(), reference.numpy()).mean())
 
 
@@ -216,31 +211,18 @@ def weight_distance(one: Encoder, other: Encoder) -> float:
     return math.sqrt(moved / total)
 
 
-def points(runs: list[Path], benches: Callable[[str], Bench], work: Path) -> list[dict[str, Any]]:
-    """What every run looks like; runs that an earlier call looked at are read from ``work``."""
-    found = []
-    for run in runs:
-        kept = work / f"{run.parent.name}-{run.name}.json"
-        if not kept.is_file():
-            kept.write_text(json.dumps(points_of(run, benches)))
-        found += json.loads(kept.read_text())
-    return found
-
-
-def points_of(run: Path, benches: Callable[[str], Bench]) -> list[dict[str, Any]]:
+def points_of(run: Path, bench: Bench) -> list[dict[str, Any]]:
+    """What one run's encoders look like, and what they truly gained."""
     found = []
     result = json.loads((run / "result.json").read_text())
-    name = next(part for part in run.name.split("-") if part)
-    bench = benches(name)
     start = Encoder.load(run / "encoders" / "start")
-    if bench.reference is None:
-        bench.prepare(start)
-    before = look(start, bench)
+    bench.prepare(start)
+    before = bench.look(start)
     for who in ("student", "teacher"):
         if not (run / "encoders" / who).is_dir():
             continue
         encoder = Encoder.load(run / "encoders" / who)
-        for how, x in look(encoder, bench).items():
+        for how, x in bench.look(encoder).items():
             truth = result["candidates"]
             gains = {
                 key: truth[f"{who}, {how}"][key] - truth[f"start, {how}"][key]
@@ -248,18 +230,13 @@ def points_of(run: Path, benches: Callable[[str], Bench]) -> list[dict[str, Any]
             }
             criteria = measure(x, before[how], bench)
             criteria["distance from the start"] = -weight_distance(encoder, start)
-            point: dict[str, Any] = {
-                "photos": name,
-                "run": run.name,
-                "who": who,
-                "how": how,
-                "gain": gains,
-            }
+            point: dict[str, Any] = {"photos": bench.name, "run": f"{run.parent.name}/{run.name}"}
             # What a run ships: one of its encoders, with its post-processing where it has one.
             last = how == ("post" if "post" in before else "plain")
-            point["candidate"] = last and who == result["candidate"]
-            shipped = rule(x["whole"], before[how]["whole"], bench.rich)
-            found.append({**point, "criteria": criteria, "rule": shipped})
+            candidate = last and who == result["candidate"]
+            shipped = rule(x["whole"], before[how]["whole"], bench.ensemble) if candidate else None
+            point |= {"who": who, "how": how, "gain": gains, "criteria": criteria}
+            found.append({**point, "rule": shipped})
             print(run.name, who, how, {k: round(v, 2) for k, v in gains.items()}, flush=True)
     return found
 
@@ -367,7 +344,11 @@ def main() -> None:
     options = parser.parse_args()
     if options.table:
         recorded = Path(__file__).parent / "results" / "label_free.json"
-        print(table(json.loads(recorded.read_text())["judged"]["map"]))
+        told = json.loads(recorded.read_text())
+        for how, rows in told["judged"].items():
+            print(f"\n{how}\n{table(rows)}")
+        for how, rows in told["rule"].items():
+            print(f"\n{how}\n{rule_table(rows)}")
         return
     if not (options.data and options.work and options.runs):
         parser.error("--data, --work and --runs are needed")
@@ -384,18 +365,25 @@ def main() -> None:
         for run in sorted(folder.glob("*/result.json"))
         if (run.parent / "encoders" / "student").is_dir()
     ]
-    data = points(runs, bench, options.work)
+    data = []
+    houses = set()
+    for run in runs:
+        found = points_of(run, bench(next(part for part in run.name.split("-") if part)))
+        if RunFolder(run).recipe().method_name == "house":
+            houses.add(found[0]["run"])
+        data += found
     judged = {truth: judge(data, truth) for truth in ("map", "rank1")}
     # Their loss is of the same kind as the reference: is it only for them that it is right?
-    houses = {run.name for run in runs if RunFolder(run).recipe().method_name == "house"}
-    judged["map, without house"] = judge([p for p in data if p["run"] not in houses], "map")
+    others = [point for point in data if point["run"] not in houses]
+    judged["map, without house"] = judge(others, "map")
     for how in ("plain", "post"):
         judged[f"map, {how}"] = judge([p for p in data if p["how"] == how], "map")
-    rules = judge_rule(data)
+    rules = {"all": judge_rule(data), "without house": judge_rule(others)}
     print(record("label_free", {"points": data, "judged": judged, "rule": rules}))
     for how, rows in judged.items():
         print(f"\n{how}\n{table(rows)}")
-    print(f"\n{rule_table(rules)}")
+    for how, rows in rules.items():
+        print(f"\n{how}\n{rule_table(rows)}")
 
 
 if __name__ == "__main__":

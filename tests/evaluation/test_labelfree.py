@@ -5,6 +5,7 @@ from fieldmark.errors import InputError
 from fieldmark.evaluation.compare import Interval
 from fieldmark.evaluation.labelfree import (
     agreement,
+    changed_neighbours,
     decide_without_labels,
     gain_of_agreement,
     gain_of_views,
@@ -95,15 +96,41 @@ def test_what_the_agreement_says(interval, reading):
     learnt = Interval(*interval)
     assert decide_without_labels(learnt) == reading
     assert decide_without_labels(None) == "not measured"
+    trained = {"agreement": 43.0, "neighbours_changed": 40.0}
     verdict = judge_without_labels(
-        {"agreement": 40.0}, {"agreement": 41.0}, None, photos=9, learnt=learnt, held_out=120
+        {"agreement": 40.0}, trained, None, photos=9, learnt=learnt, held_out=120
     )
     assert verdict.text == "not measured"  # never more than was measured
     assert "On 120 photos kept from training" in verdict.sentence
-    assert "from 40.0 to 41.0 %" in verdict.sentence
+    assert "from 40.0 to 43.0 %; less 2.0 for the 40 % of neighbours that" in verdict.sentence
 
 
 def test_the_gain_of_agreement_is_paired():
     start = np.linspace(0.1, 0.6, 50)
-    gain = gain_of_agreement(start, start + 0.05)
+    gain = gain_of_agreement(start, start + 0.06, np.full(50, 0.2))
     assert gain == pytest.approx((5.0, 5.0, 5.0))
+
+
+def test_what_only_moves_photos_about_earns_nothing():
+    start = np.linspace(0.1, 0.6, 50)
+    assert gain_of_agreement(start, start + 0.04, np.ones(50)).value == pytest.approx(-1.0)
+
+
+@pytest.mark.parametrize(("photos", "k"), [(41, 4), (150, 10), (8, 1)])
+def test_changed_neighbours_against_a_plain_loop(photos, k):
+    generator = np.random.default_rng(photos)
+    before = generator.standard_normal((photos, 5))
+    after = before + generator.standard_normal((photos, 5))
+    expected = []
+    for i in range(photos):
+        rest = [j for j in range(photos) if j != i]
+        near = [
+            set(sorted(rest, key=lambda j: -(u[i] @ u[j]))[:k])
+            for u in (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (before, after))
+        ]
+        expected.append(1 - len(near[0] & near[1]) / k)
+    found = changed_neighbours(before, after)
+    np.testing.assert_allclose(found, expected)
+    assert 0 < found.mean() < 1
+    assert not changed_neighbours(before, 3 * before).any()
+    assert changed_neighbours(before[:1], after[:1]).tolist() == [0]

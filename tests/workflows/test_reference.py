@@ -104,3 +104,25 @@ def test_looks_are_weakened_by_preset_and_by_hand():
     assert more.protect(LOOKS) == LOOKS
     with pytest.raises(ConfigError, match="flip"):
         load_recipe("start", ("views.override.flip=2",)).protect(LOOKS)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_yardstick_shares_among_photos_that_find_each_other(seed):
+    """Crowds that touch: shared, neighbours are more often of the own crowd."""
+    generator = np.random.default_rng(seed)
+    crowd = np.repeat(np.arange(6), 20)
+    own = generator.standard_normal((120, 20)).astype(np.float32)
+    own[np.arange(120), crowd] += 3
+
+    def pure(x):
+        x = x / np.linalg.norm(x, axis=1, keepdims=True)
+        similarity = x @ x.T
+        np.fill_diagonal(similarity, -1)
+        nearest = np.argsort(-similarity, axis=1)[:, :10]
+        return (crowd[nearest] == crowd[:, None]).mean()
+
+    own /= np.linalg.norm(own, axis=1, keepdims=True)
+    found = reference.yardstick(own)
+    assert found.shape == own.shape
+    assert pure(found) > pure(own) + 0.05
+    np.testing.assert_array_equal(reference.yardstick(own[:1]), own[:1])

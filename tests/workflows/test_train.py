@@ -15,6 +15,7 @@ from fieldmark.data.catalog import Catalog
 from fieldmark.data.splits import match_split
 from fieldmark.encoder import Encoder
 from fieldmark.errors import CatalogError, ConfigError, OutputError
+from fieldmark.evaluation.labelfree import CHANGE_PRICE
 from fieldmark.training.log import read_metrics
 from fieldmark.workflows import judgement, photos
 from fieldmark.workflows.recipe import load_recipe
@@ -171,7 +172,9 @@ def test_without_labels_photos_are_held_out_and_decide_what_ships(sample, tmp_pa
     low, high = told["agreement_interval"]
     assert low <= told["agreement_gain"] <= high
     difference = told["trained"]["agreement"] - told["start"]["agreement"]
-    assert told["agreement_gain"] == pytest.approx(difference)
+    price = CHANGE_PRICE * told["trained"]["neighbours_changed"]
+    assert price > 0
+    assert told["agreement_gain"] == pytest.approx(difference - price)
     assert (result["shipped"] == "trained") == (low > 0)
     assert "kept from training" in (tmp_path / "run" / "report.html").read_text()
     # Where the reference is what was trained, it must ship.
@@ -181,6 +184,7 @@ def test_without_labels_photos_are_held_out_and_decide_what_ships(sample, tmp_pa
         "reference_embeddings",
         lambda start, store, fit, rows, **_: trained.embed_store(store, rows),
     )
+    monkeypatch.setattr(judgement, "yardstick", lambda reference: reference)
     again = train(sample.photos, tmp_path / "other", recipe)
     assert again["label_free"]["trained"]["agreement"] == pytest.approx(100)
     assert again["label_free"]["reading"] == "helped"

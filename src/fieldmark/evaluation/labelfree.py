@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from fieldmark.errors import InputError
 from fieldmark.evaluation.compare import Interval, Outcome, Verdict, paired_bootstrap
@@ -14,6 +14,9 @@ from fieldmark.nn.measures import effective_rank
 
 REFERENCE_NEIGHBOURS = 10
 """Neighbours by the reference that an encoder is to find, at most."""
+CHANGE_PRICE = 0.05
+"""Agreement that each photo must gain to have all its neighbours changed: training that only moves
+photos about gains some agreement too."""
 
 
 class LabelFree(NamedTuple):
@@ -91,22 +94,61 @@ def agreement(
         )
     if len(one) < 2:
         return np.full(len(one), np.nan)
-    k = int(np.clip((len(one) - 1) // 10, 1, most))
-    wanted, similarity = other @ other.T, one @ one.T
-    for scores in (wanted, similarity):
-        np.fill_diagonal(scores, -np.inf)
-    relevant = np.argpartition(-wanted, k - 1, axis=1)[:, :k]
+    relevant = _nearest(other, most)
+    k, similarity = relevant.shape[1], one @ one.T
+    np.fill_diagonal(similarity, -np.inf)
     # Itself is no rival: a photo is not ranked before what it is as similar to as to itself.
     own = -np.sort(-np.take_along_axis(similarity, relevant, axis=1), axis=1)
     ranks = np.stack([(similarity >= own[:, i : i + 1]).sum(axis=1) for i in range(k)], axis=1)
     return (np.arange(1, k + 1) / ranks).mean(axis=1)
 
 
+def changed_neighbours(
+    before: Float[np.ndarray, "N D"],
+    after: Float[np.ndarray, "N E"],
+    *,
+    most: int = REFERENCE_NEIGHBOURS,
+) -> Float[np.ndarray, " N"]:
+    """Share of each photo's nearest neighbours that are others now, in [0, 1]; 0 of one photo.
+
+    Args:
+        before: Embeddings of one encoder.
+        after: Of another, row by row the same photos.
+        most: As for :func:`agreement`.
+    """
+    if len(before) < 2:
+        return np.zeros(len(before))
+    one, other = (
+        _nearest(unit_rows(side, name), most)
+        for side, name in ((before, "start"), (after, "trained"))
+    )
+    return 1 - (one[:, :, None] == other[:, None]).any(2).mean(1)
+
+
+def _nearest(unit: Float[np.ndarray, "N D"], most: int) -> Int[np.ndarray, "N K"]:
+    k = int(np.clip((len(unit) - 1) // 10, 1, most))
+    similarity = unit @ unit.T
+    np.fill_diagonal(similarity, -np.inf)
+    return np.argpartition(-similarity, k - 1, axis=1)[:, :k]
+
+
 def gain_of_agreement(
-    start: Float[np.ndarray, " N"], trained: Float[np.ndarray, " N"], *, seed: int = 0
+    start: Float[np.ndarray, " N"],
+    trained: Float[np.ndarray, " N"],
+    changed: Float[np.ndarray, " N"],
+    *,
+    seed: int = 0,
 ) -> Interval:
-    """Points of agreement gained, paired over photos."""
-    return paired_bootstrap(start, trained, np.arange(len(start)), seed=seed).scaled(100.0)
+    """Points of agreement gained, less the price of what changed, paired over photos.
+
+    Args:
+        start: Agreement of each photo under the start.
+        trained: The same of the other encoder.
+        changed: Share of its neighbours that the other encoder replaced.
+        seed: Of the bootstrap.
+    """
+    earned = trained - CHANGE_PRICE * changed
+    return paired_bootstrap(start, earned, np.arange(len(start)), seed=seed).scaled(100.0)
 
 
 def decide_without_labels(learnt: Interval | None) -> Outcome:
@@ -146,15 +188,18 @@ def judge_without_labels(
         trained: The same of the other encoder.
         gain: Interval of view recall in points, where measured.
         photos: Number of photos that were looked at.
-        learnt: Interval of the agreement with the start seen larger, in points, on photos held out
-            of training, where measured; then ``start`` and ``trained`` have ``agreement`` (percent).
+        learnt: Interval of :func:`gain_of_agreement` with the start seen larger, on photos held out
+            of training, where measured; then ``start`` and ``trained`` have ``agreement`` and
+            ``trained`` has ``neighbours_changed`` (percent).
         held_out: Number of those photos.
     """
     if learnt is not None:
         rest = (
             f" On {held_out:,} photos kept from training, agreement with the start seen larger "
-            f"moved from {start['agreement']:.1f} to {trained['agreement']:.1f} % "
-            f"({learnt.value:+.1f}, 95 % interval {learnt.low:+.1f} to {learnt.high:+.1f}), "
+            f"moved from {start['agreement']:.1f} to {trained['agreement']:.1f} %; less "
+            f"{CHANGE_PRICE * trained['neighbours_changed']:.1f} for the "
+            f"{trained['neighbours_changed']:.0f} % of neighbours that changed it gained "
+            f"{learnt.value:+.1f} points (95 % interval {learnt.low:+.1f} to {learnt.high:+.1f}), "
             f"{_READINGS[decide_without_labels(learnt)]}: a hint, no proof."
         )
     else:

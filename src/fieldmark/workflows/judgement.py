@@ -28,6 +28,7 @@ from fieldmark.evaluation.evaluate import (
 )
 from fieldmark.evaluation.labelfree import (
     agreement,
+    changed_neighbours,
     decide_without_labels,
     gain_of_agreement,
     gain_of_views,
@@ -42,7 +43,7 @@ from fieldmark.workflows.doctor import versions
 from fieldmark.workflows.photos import Photos, ShowProgress
 from fieldmark.workflows.post import LOOKS, affordable, describe, fit_post
 from fieldmark.workflows.recipe import Recipe
-from fieldmark.workflows.reference import reference_embeddings
+from fieldmark.workflows.reference import reference_embeddings, yardstick
 from fieldmark.workflows.report import write_report
 from fieldmark.workflows.run import RunFolder, processor
 
@@ -175,22 +176,24 @@ def _without_labels(
     found = [views.to_dict() for views in seen]
     learnt, drawn = None, before.encoder.provenance.how == "random"
     if len(data.held_out) > 1 and not drawn:
-        reference = reference_embeddings(
-            before.encoder.spec,
-            data.store,
-            data.train_rows,
-            data.held_out,
-            looks=recipe.protect(LOOKS),
-            seed=recipe.train.seed,
-            device=device,
+        reference = yardstick(
+            reference_embeddings(
+                before.encoder.spec,
+                data.store,
+                data.train_rows,
+                data.held_out,
+                looks=recipe.protect(LOOKS),
+                seed=recipe.train.seed,
+                device=device,
+            )
         )
-        agreed = [
-            agreement(side.encoder.embed_store(data.store, data.held_out), reference)
-            for side in both
-        ]
-        learnt = gain_of_agreement(*agreed)
+        old, new = (side.encoder.embed_store(data.store, data.held_out) for side in both)
+        agreed = agreement(old, reference), agreement(new, reference)
+        changed = changed_neighbours(old, new)
+        learnt = gain_of_agreement(agreed[0], agreed[1], changed)
         for values, side in zip(found, agreed, strict=True):
             values["agreement"] = float(side.mean() * 100)
+        found[1]["neighbours_changed"] = float(changed.mean() * 100)
     held_out = len(data.held_out)
     verdict = judge_without_labels(
         found[0], found[1], gain, photos=photos, learnt=learnt, held_out=held_out
