@@ -11,6 +11,7 @@ and judged on the same: criteria with fitted weights are judged leave-one-data-s
 import argparse
 import json
 import math
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,6 @@ from fieldmark.nn.measures import (
 from fieldmark.nn.spec import PostConfig
 from fieldmark.workflows.post import LOOKS
 from fieldmark.workflows.reference import reference_embeddings, yardstick
-from fieldmark.workflows.run import RunFolder
 
 PHOTOS, LOOKED_AT, NEIGHBOURS = 1500, 500, 10
 FEW, DRAWS = (20, 50, 100, 200, 500), 20
@@ -369,7 +369,9 @@ def main() -> None:
     houses = set()
     for run in runs:
         found = points_of(run, bench(next(part for part in run.name.split("-") if part)))
-        if RunFolder(run).recipe().method_name == "house":
+        # Read as it is: a run of an older version may have settings that are gone.
+        settings = tomllib.loads((run / "config.resolved.toml").read_text())
+        if settings["method"]["name"] == "house":
             houses.add(found[0]["run"])
         data += found
     judged = {truth: judge(data, truth) for truth in ("map", "rank1")}
