@@ -385,7 +385,7 @@ def test_larger_looks_neither_enlarge_photos_nor_fill_the_disk(sample, tmp_path,
     [((), True), (("views.override.flip=0",), False), (("views.preset=part",), False)],
 )
 def test_mirroring_is_said_with_the_way_to_switch_it_off(sets, said):
-    note = photos.mirrored(load_recipe("fieldmark", sets))
+    note = photos.note_on_mirroring(load_recipe("fieldmark", sets))
     assert bool(note) == said
     assert not said or "--set views.override.flip=0" in note
 
@@ -395,11 +395,11 @@ def test_photos_smaller_than_the_teachers_input_are_named(sample, tmp_path, size
     recipe = load_recipe("fieldmark", (f"size={size}",))
     start = network("test_resnet", size)
     data = photos.prepare(sample.photos, recipe, tmp_path, start=start)
-    note = photos.too_small(recipe, start, data)
+    note = photos.note_on_small_photos(recipe, start, data)
     assert bool(note) == small
     assert not small or ("64 px" in note and "short side 32 px" in note and "--size" in note)
     gentle = load_recipe("gentle", (f"size={size}",))
-    assert photos.too_small(gentle, start, data) == ""
+    assert photos.note_on_small_photos(gentle, start, data) == ""
 
 
 def test_few_photos_are_not_whitened_to_many_directions(sample, tmp_path):

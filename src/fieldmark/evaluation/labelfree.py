@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from fieldmark.errors import InputError
 from fieldmark.evaluation.compare import Interval, Outcome, Verdict, paired_bootstrap
 from fieldmark.evaluation.retrieval import Matrix, score_blocks, unit_rows
-from fieldmark.nn.measures import effective_rank
+from fieldmark.nn.measures import effective_rank, neighbours, neighbours_kept
 
 REFERENCE_NEIGHBOURS = 10
 """Neighbours by the reference that an encoder is to find, at most."""
@@ -94,7 +94,7 @@ def agreement(
         )
     if len(one) < 2:
         return np.full(len(one), np.nan)
-    relevant = _nearest(other, most)
+    relevant = _nearest(other, most).numpy()
     k, similarity = relevant.shape[1], one @ one.T
     np.fill_diagonal(similarity, -np.inf)
     # Itself is no rival: a photo is not ranked before what it is as similar to as to itself.
@@ -122,14 +122,11 @@ def changed_neighbours(
         _nearest(unit_rows(side, name), most)
         for side, name in ((before, "start"), (after, "trained"))
     )
-    return 1 - (one[:, :, None] == other[:, None]).any(2).mean(1)
+    return 1 - neighbours_kept(one, other).double().numpy()
 
 
-def _nearest(unit: Float[np.ndarray, "N D"], most: int) -> Int[np.ndarray, "N K"]:
-    k = int(np.clip((len(unit) - 1) // 10, 1, most))
-    similarity = unit @ unit.T
-    np.fill_diagonal(similarity, -np.inf)
-    return np.argpartition(-similarity, k - 1, axis=1)[:, :k]
+def _nearest(unit: Float[np.ndarray, "N D"], most: int) -> Int[torch.Tensor, "N K"]:
+    return neighbours(torch.from_numpy(unit), int(np.clip((len(unit) - 1) // 10, 1, most)))
 
 
 def gain_of_agreement(

@@ -31,7 +31,7 @@ from fieldmark.nn.whitening import Whitening, fit_instance_lda
 from fieldmark.types import Batch, LossOutput, Progress
 
 # What the ablation compares; every variant says all of it.
-_SHARED = {"diffusion": 0.6, "teacher_scales": (1.5, 1.75)}
+_COMPARED = {"diffusion": 0.6, "teacher_scales": (1.5, 1.75)}
 _BLENDED = {"backbone": {"blend": 0.85}}
 
 
@@ -71,10 +71,10 @@ class House(Method):
     )
     ablations = {
         "parts": {
-            "all": {"method": _SHARED, **_BLENDED},
-            "targets not shared": {"method": {**_SHARED, "diffusion": 0.0}, **_BLENDED},
-            "one input": {"method": {**_SHARED, "teacher_scales": (1.75,)}, **_BLENDED},
-            "all the way": {"method": _SHARED, "backbone": {"blend": 1.0}},
+            "all": {"method": _COMPARED, **_BLENDED},
+            "targets not shared": {"method": {**_COMPARED, "diffusion": 0.0}, **_BLENDED},
+            "one input": {"method": {**_COMPARED, "teacher_scales": (1.75,)}, **_BLENDED},
+            "all the way": {"method": _COMPARED, "backbone": {"blend": 1.0}},
         }
     }
     config: HouseConfig

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from fieldmark.backbones.backbone import Backbone
 from fieldmark.backbones.normalization import SyncedBatchNorm
-from fieldmark.backbones.watched import Pass, feeding, stage_cells, stage_place
+from fieldmark.backbones.watched import Pass, feeding, stage_cells
 from fieldmark.config import Config
 from fieldmark.errors import ConfigError, InputError
 from fieldmark.nn.cam import (
@@ -180,8 +180,7 @@ class Guidance(nn.Module):
         self.coupled = config.iadm == "coupled_feat"
         self.second_order = config.iadm == "second_order"
         self.faithful = config.iadm == "faithful"
-        for stage in self.stages:
-            stage_place(backbone, stage)  # refused now rather than at the first step
+        # Refused now rather than at the first step.
         for stage, feeds in zip(self.stages, feeding(backbone, self.stages), strict=True):
             if not feeds:
                 raise InputError(

@@ -83,6 +83,11 @@ def neighbours(features: Float[Tensor, "N D"], k: int) -> Int[Tensor, "N K"]:
     return nearest(features, k)[1]
 
 
+def neighbours_kept(before: Int[Tensor, "N K"], after: Int[Tensor, "N K"]) -> Float[Tensor, " N"]:
+    """Share of each photo's neighbours that two lists have in common."""
+    return (before[:, :, None] == after[:, None, :]).any(2).float().mean(1)
+
+
 def neighbour_agreement(before: Int[Tensor, "N K"], after: Int[Tensor, "N K"]) -> float:
     """Mean share of neighbours that two lists have in common."""
-    return float((before[:, :, None] == after[:, None, :]).any(2).float().mean())
+    return float(neighbours_kept(before, after).mean())

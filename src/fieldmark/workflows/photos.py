@@ -300,7 +300,7 @@ def usable_split(split: Split, usable: Int[np.ndarray, " N"]) -> Split:
     )
 
 
-def mirrored(recipe: Recipe) -> str:
+def note_on_mirroring(recipe: Recipe) -> str:
     """A sentence for the user where training mirrors photos, which not all photos stand."""
     if not any(spec.flip for spec in recipe.multi_view().specs):
         return ""
@@ -310,7 +310,7 @@ def mirrored(recipe: Recipe) -> str:
     )
 
 
-def too_small(recipe: Recipe, start: Backbone, data: Photos) -> str:
+def note_on_small_photos(recipe: Recipe, start: Backbone, data: Photos) -> str:
     """A sentence for the user where most photos do not hold what a method's teacher looks for."""
     assert recipe.method is not None
     looks = METHODS[recipe.method_name].further_looks(recipe.method, start)

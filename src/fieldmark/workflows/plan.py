@@ -11,7 +11,6 @@ import numpy as np
 from fieldmark import runtime
 from fieldmark.backbones.backbone import Backbone
 from fieldmark.data.catalog import Catalog
-from fieldmark.data.splits import match_split
 from fieldmark.data.store import PhotoStore
 from fieldmark.data.views import BatchSource
 from fieldmark.methods import METHODS
@@ -51,10 +50,11 @@ def plan(
     where = runtime.pick_device(device)
     catalog = Catalog.open(Path(photos))
     rows = np.arange(len(catalog), dtype=np.int64)
-    if probe is not None:
-        rows = np.setdiff1d(rows, match_split(catalog, Path(probe)).test_rows)
+    split, _ = find_split(catalog, probe)
+    if probe is not None and split is not None:
+        rows = np.setdiff1d(rows, split.test_rows)
     backbone = Backbone.build(recipe.backbone, size=recipe.size)
-    looks = further_looks(recipe, backbone, labelled=find_split(catalog, probe)[0] is not None)
+    looks = further_looks(recipe, backbone, labelled=split is not None)
     side = short_side(recipe, len(catalog), looks=looks)
     result: dict[str, Any] = {
         "recipe": recipe.name,

@@ -30,11 +30,11 @@ from fieldmark.workflows.photos import (
     Say,
     ShowProgress,
     affordable_batch,
-    mirrored,
+    note_on_mirroring,
+    note_on_small_photos,
     prepare,
     quiet,
     say_nothing,
-    too_small,
 )
 from fieldmark.workflows.recipe import Recipe
 from fieldmark.workflows.run import RunFolder
@@ -134,7 +134,11 @@ def _fit(
 ) -> tuple[dict[str, EncoderSpec], FitResult]:
     assert recipe.method is not None
     config, lowered = affordable_batch(recipe.train, len(data.train_rows))
-    notes = [lowered[:1].upper() + lowered[1:], too_small(recipe, start, data), mirrored(recipe)]
+    notes = [
+        lowered[:1].upper() + lowered[1:],
+        note_on_small_photos(recipe, start, data),
+        note_on_mirroring(recipe),
+    ]
     notes = [text for text in notes if text]
     for text in notes:
         say(text)
