@@ -5,6 +5,7 @@ are not here: they need a text-image teacher that knows the photos. Short single
 does, not how far a method gets. Interrupted, it goes on with the variants that are missing.
 
     python benchmarks/ablations.py --data DIR --work DIR [--methods msam lcr] [--epochs 2]
+    python benchmarks/ablations.py --keep --work DIR     keep what an interrupted call has so far
     python benchmarks/ablations.py --table
 """
 
@@ -38,8 +39,14 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--table", action="store_true", help="print what was recorded")
+    parser.add_argument(
+        "--keep", action="store_true", help="record what --work holds, train nothing"
+    )
     options = parser.parse_args()
-    if not options.table:
+    if options.keep:
+        for path in sorted(options.work.glob("*/ablation.json")):
+            keep(path.parent.name, json.loads(path.read_text()))
+    elif not options.table:
         if options.data is None or options.work is None:
             parser.error("--data and --work are needed to train")
         for method in options.methods:
@@ -71,6 +78,13 @@ def study(options: argparse.Namespace, method: str) -> None:
         seeds=options.seeds,
         say=print,
     )
+    assert found is not None
+    keep(name, found)
+
+
+def keep(name: str, found: dict[str, Any]) -> None:
+    """Add or replace what one call of ``fieldmark ablate`` found."""
+    found = {**found, "probe": Path(found["probe"]).parent.name}
     record("ablations", {"studies": {**recorded(), name: found}})
 
 

@@ -2,6 +2,8 @@
 
 python benchmarks/attention_sheet.py CUB_ROOT --encoder "LCR=runs/lcr/encoders/student" \
     --encoder "start=runs/lcr/encoders/start" --out sheet.png
+python benchmarks/attention_sheet.py CUB_ROOT --runs DIR --out sheet.png --name attention_methods
+    of methods_table.py's run folders: every method at today's defaults
 
 What is shown is what each cell adds to the shipped feature: the length of its feature, times its
 attention where the encoder has one. *Energy* is the share of it inside the object's box, *lift* that
@@ -32,6 +34,16 @@ RAMP = np.array(
     [(0, 0, 4), (66, 10, 104), (147, 38, 103), (221, 81, 58), (252, 165, 10), (252, 255, 164)],
     float,
 )
+
+# Of every run its student, whose attention is the one that was fitted.
+TABLE = {
+    "MoCo v2": "mocov2",
+    "LCR": "lcr",
+    "MSAM-CL": "msam",
+    "PP-SSL, IADM alone": "ppssl",
+    "LoDisc": "lodisc",
+    "fieldmark": "fieldmark",
+}
 
 
 class Shown(NamedTuple):
@@ -184,14 +196,21 @@ def draw_sheet(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("root", type=Path, help="folder in CUB's layout, with split.csv")
-    parser.add_argument("--encoder", action="append", required=True, help="NAME=FOLDER")
+    parser.add_argument("--encoder", action="append", default=[], help="NAME=FOLDER")
+    parser.add_argument("--runs", type=Path, help="what methods_table.py was given as --work")
     parser.add_argument("--photos", type=int, default=400, help="to measure on")
     parser.add_argument("--rows", type=int, default=7, help="on the sheet")
     parser.add_argument("--out", type=Path, required=True, help="PNG; not committed: real photos")
     parser.add_argument("--name", default="attention_sheet", help="of the JSON")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    pairs = (text.split("=", 1) for text in options.encoder)
+    pairs = [text.split("=", 1) for text in options.encoder]
+    if options.runs:
+        runs = {name: options.runs / f"cub50-{run}-gentle-0" for name, run in TABLE.items()}
+        pairs.append(("start", runs["MoCo v2"] / "encoders/start"))
+        pairs += [(name, run / "encoders/student") for name, run in runs.items()]
+    if not pairs:
+        parser.error("--encoder or --runs says what to look at")
     encoders = {name: Encoder.load(folder, device="cpu") for name, folder in pairs}
     sizes = {encoder.size for encoder in encoders.values()}
     if len(sizes) != 1:

@@ -12,6 +12,7 @@ import argparse
 import json
 import math
 import tomllib
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -241,17 +242,20 @@ def points_of(run: Path, bench: Bench) -> list[dict[str, Any]]:
     return found
 
 
-def judge(data: list[dict[str, Any]], truth: str = "map") -> list[dict[str, Any]]:
+def judge(
+    data: list[dict[str, Any]], truth: str = "map", combined: bool = True
+) -> list[dict[str, Any]]:
     """Each criterion: AUC of the sign, Spearman, regret; combinations leave one data set out."""
     gains = np.array([point["gain"][truth] for point in data])
     groups = np.array([point["photos"] for point in data])
     names = list(data[0]["criteria"])
     values = {name: np.array([p["criteria"][name] for p in data]) for name in names}
     values["always the start"] = np.full(len(data), -1.0)
-    values["fitted: all of these"] = left_out(
-        np.stack([values[n] for n in names], 1), gains, groups
-    )
-    values["best on the other sets"] = chosen_elsewhere(values, gains, groups)
+    if combined:
+        values["fitted: all of these"] = left_out(
+            np.stack([values[n] for n in names], 1), gains, groups
+        )
+        values["best on the other sets"] = chosen_elsewhere(values, gains, groups)
     rows = []
     for name, value in values.items():
         small = np.abs(gains) <= SMALL
@@ -323,16 +327,31 @@ def left_out(x: np.ndarray, gains: np.ndarray, groups: np.ndarray) -> np.ndarray
     return result
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    lines = [
-        "| criterion | AUC of the sign | Spearman | regret, mean | regret, worst |",
-        "|---|---|---|---|---|",
-    ]
+def table(rows: list[dict[str, Any]], **apart: list[dict[str, Any]]) -> str:
+    """Criteria down, measures across; the AUC also of each part of the encoders that is given."""
+    aucs = {"AUC of the sign": rows, **{f"… {name}": part for name, part in apart.items()}}
+    head = ["criterion", *aucs, "Spearman", "regret, mean", "regret, worst"]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for row in rows:
-        auc, rho = (("–" if row[k] is None else f"{row[k]:.2f}") for k in ("auc", "spearman"))
-        cells = [row["criterion"], auc, rho, f"{row['regret']:.2f}", f"{row['worst_regret']:.2f}"]
-        lines.append(f"| {' | '.join(cells)} |")
+        name = row["criterion"]
+        same = [next(r for r in part if r["criterion"] == name) for part in aucs.values()]
+        numbers = [r["auc"] for r in same] + [
+            row[k] for k in ("spearman", "regret", "worst_regret")
+        ]
+        told = ("–" if number is None else f"{number:.2f}" for number in numbers)
+        lines.append(f"| {' | '.join([name, *told])} |".replace("-0.", "−0."))
     return "\n".join(lines)
+
+
+def show(judged: dict[str, Any], rules: dict[str, Any]) -> None:
+    """All tables; the first is that of docs/results.md."""
+    parts = {"plain": judged["map, plain"], "post-processed": judged["map, post"]}
+    print(f"\nmap\n{table(judged['map'], **parts)}")
+    for how, rows in judged.items():
+        if how != "map":
+            print(f"\n{how}\n{table(rows)}")
+    for how, rows in rules.items():
+        print(f"\n{how}\n{rule_table(rows)}")
 
 
 def main() -> None:
@@ -340,15 +359,19 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--work", type=Path)
     parser.add_argument("--runs", type=Path, nargs="+", help="folders of run folders")
+    parser.add_argument(
+        "--later",
+        nargs="+",
+        default=[],
+        metavar="PATTERN",
+        help="runs (FOLDER/NAME) made after criterion and price were fixed; also judged apart",
+    )
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
     if options.table:
         recorded = Path(__file__).parent / "results" / "label_free.json"
         told = json.loads(recorded.read_text())
-        for how, rows in told["judged"].items():
-            print(f"\n{how}\n{table(rows)}")
-        for how, rows in told["rule"].items():
-            print(f"\n{how}\n{rule_table(rows)}")
+        show(told["judged"], told["rule"])
         return
     if not (options.data and options.work and options.runs):
         parser.error("--data, --work and --runs are needed")
@@ -381,11 +404,12 @@ def main() -> None:
     for how in ("plain", "post"):
         judged[f"map, {how}"] = judge([p for p in data if p["how"] == how], "map")
     rules = {"all": judge_rule(data), "without house": judge_rule(others)}
+    later = [p for p in data if any(fnmatch(p["run"], pattern) for pattern in options.later)]
+    if later:
+        judged["map, made later"] = judge(later, "map", combined=False)
+        rules["made later"] = judge_rule(later)
     print(record("label_free", {"points": data, "judged": judged, "rule": rules}))
-    for how, rows in judged.items():
-        print(f"\n{how}\n{table(rows)}")
-    for how, rows in rules.items():
-        print(f"\n{how}\n{rule_table(rows)}")
+    show(judged, rules)
 
 
 if __name__ == "__main__":
