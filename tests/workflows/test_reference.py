@@ -9,14 +9,14 @@ from fieldmark.data.views import ViewMaker
 from fieldmark.encoder import Encoder
 from fieldmark.errors import ConfigError
 from fieldmark.nn.spec import EncoderSpec, PostConfig
-from fieldmark.workflows import photos, reference
+from fieldmark.workflows import reference
 from fieldmark.workflows.post import LOOKS, fit_post
 from fieldmark.workflows.recipe import load_recipe
 
 
 @pytest.fixture(scope="module")
-def data(sample, tmp_path_factory):
-    return photos.prepare(sample.photos, load_recipe("smoke"), tmp_path_factory.mktemp("store"))
+def data(sample, tmp_path_factory, prepared):
+    return prepared(sample.photos, load_recipe("smoke"), tmp_path_factory.mktemp("store"))
 
 
 def start(name="test_resnet", size=32):

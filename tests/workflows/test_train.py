@@ -14,7 +14,7 @@ from fieldmark.backbones.backbone import Backbone, BackboneConfig
 from fieldmark.data.catalog import Catalog
 from fieldmark.data.splits import match_split
 from fieldmark.encoder import Encoder
-from fieldmark.errors import CatalogError, ConfigError, OutputError
+from fieldmark.errors import CatalogError, ConfigError, LabelError, OutputError
 from fieldmark.evaluation.labelfree import CHANGE_PRICE
 from fieldmark.training.log import read_metrics
 from fieldmark.workflows import judgement, photos
@@ -122,13 +122,13 @@ def test_a_folder_with_other_things_is_left_alone(sample, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.doc"]
 
 
-def test_test_photos_are_never_trained_on_unless_asked(sample, tmp_path):
+def test_test_photos_are_never_trained_on_unless_asked(sample, tmp_path, prepared):
     recipe = load_recipe("smoke")
     split = match_split(Catalog.open(sample.photos), sample.probe)
-    data = photos.prepare(sample.photos, recipe, tmp_path, probe=sample.probe)
+    data = prepared(sample.photos, recipe, tmp_path, probe=sample.probe)
     assert not set(data.train_rows) & set(split.test_rows)
     assert set(data.train_rows) == set(split.train_rows)
-    data = photos.prepare(sample.photos, recipe, tmp_path, probe=sample.probe, transductive=True)
+    data = prepared(sample.photos, recipe, tmp_path, probe=sample.probe, transductive=True)
     assert set(split.test_rows) <= set(data.train_rows)
 
 
@@ -158,12 +158,14 @@ def save_weights(file):
     save_file(state, file, metadata)
 
 
-def test_without_labels_photos_are_held_out_and_decide_what_ships(sample, tmp_path, monkeypatch):
+def test_without_labels_photos_are_held_out_and_decide_what_ships(
+    sample, tmp_path, monkeypatch, prepared
+):
     weights = tmp_path / "start.safetensors"
     save_weights(weights)
     sets = (*SETS, f"backbone.weights={weights}", "backbone.name=test_resnet")
     recipe = load_recipe("smoke", sets)
-    photos_ = photos.prepare(sample.photos, recipe, tmp_path / "store")
+    photos_ = prepared(sample.photos, recipe, tmp_path / "store")
     assert len(photos_.held_out) == 64 // 5
     assert not set(photos_.train_rows) & set(photos_.held_out)
     result = train(sample.photos, tmp_path / "run", recipe)
@@ -239,42 +241,42 @@ def saved_copies(folder, pictures, copies):
     return folder
 
 
-def test_no_copy_of_a_held_out_photo_trains(tmp_path):
+def test_no_copy_of_a_held_out_photo_trains(tmp_path, prepared):
     folder = saved_copies(tmp_path / "photos", 40, 2)
-    data = photos.prepare(folder, load_recipe("smoke"), tmp_path / "store")
+    data = prepared(folder, load_recipe("smoke"), tmp_path / "store")
     names = [row.path.partition("-")[0] for row in data.catalog.rows]
     held_out, trained = ({names[row] for row in rows} for rows in (data.held_out, data.train_rows))
     assert len(data.held_out) == 16
     assert not held_out & trained
 
 
-def test_where_all_look_alike_photos_are_held_out_nevertheless(tmp_path):
+def test_where_all_look_alike_photos_are_held_out_nevertheless(tmp_path, prepared):
     folder = saved_copies(tmp_path / "photos", 2, 20)
-    data = photos.prepare(folder, load_recipe("smoke"), tmp_path / "store")
+    data = prepared(folder, load_recipe("smoke"), tmp_path / "store")
     assert len(data.held_out) == 8
 
 
 @pytest.mark.parametrize("recipe", ["smoke", "start"])
-def test_photos_of_one_picture_are_refused_before_training(tmp_path, recipe):
+def test_photos_of_one_picture_are_refused_before_training(tmp_path, recipe, prepared):
     (tmp_path / "photos").mkdir()
     for index in range(12):
         Image.new("RGB", (64 + index, 64), (0, 0, index % 2)).save(tmp_path / f"photos/{index}.png")
     with pytest.raises(CatalogError, match=r"12 usable photos .* all show the same picture"):
-        photos.prepare(tmp_path / "photos", load_recipe(recipe), tmp_path / "store")
+        prepared(tmp_path / "photos", load_recipe(recipe), tmp_path / "store")
 
 
-def test_labelled_test_photos_need_none_held_out(sample, tmp_path):
-    data = photos.prepare(sample.photos, load_recipe("smoke"), tmp_path, probe=sample.probe)
+def test_labelled_test_photos_need_none_held_out(sample, tmp_path, prepared):
+    data = prepared(sample.photos, load_recipe("smoke"), tmp_path, probe=sample.probe)
     assert not len(data.held_out)
 
 
-def test_folders_named_train_and_test_turn_the_verdict_on(sample, tmp_path):
+def test_folders_named_train_and_test_turn_the_verdict_on(sample, tmp_path, prepared):
     for row in Catalog.open(sample.photos).rows:
         half = "test" if row.row % 4 == 0 else "train"
         target = tmp_path / "photos" / half / row.path
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(sample.photos / row.path, target)
-    data = photos.prepare(tmp_path / "photos", load_recipe("smoke"), tmp_path / "store")
+    data = prepared(tmp_path / "photos", load_recipe("smoke"), tmp_path / "store")
     assert data.split is not None
     assert len(data.split.test_rows) == 16
     assert not set(data.train_rows) & set(data.split.test_rows)
@@ -366,16 +368,18 @@ def test_no_look_is_larger_than_the_network_takes():
     assert {look.size for look in looks} == {224}
 
 
-def test_larger_looks_neither_enlarge_photos_nor_fill_the_disk(sample, tmp_path, monkeypatch):
+def test_larger_looks_neither_enlarge_photos_nor_fill_the_disk(
+    sample, tmp_path, monkeypatch, prepared
+):
     recipe, start = load_recipe("fieldmark"), network()
     room = SimpleNamespace(free=10**12)
     monkeypatch.setattr("fieldmark.data.store.shutil.disk_usage", lambda path: room)
-    kept = photos.prepare(sample.photos, recipe, tmp_path / "a", start=start)
+    kept = prepared(sample.photos, recipe, tmp_path / "a", start=start)
     assert kept.store.short_side == 416
     assert kept.store.shapes.max() == 32
     room.free = 1_000_000
     said = []
-    kept = photos.prepare(sample.photos, recipe, tmp_path / "b", start=start, say=said.append)
+    kept = prepared(sample.photos, recipe, tmp_path / "b", start=start, say=said.append)
     assert kept.store.short_side == recipe.size
     assert "128 pixels where 416 would be best" in said[0]
 
@@ -391,10 +395,10 @@ def test_mirroring_is_said_with_the_way_to_switch_it_off(sets, said):
 
 
 @pytest.mark.parametrize(("size", "small"), [(16, False), (32, True)])
-def test_photos_smaller_than_the_teachers_input_are_named(sample, tmp_path, size, small):
+def test_photos_smaller_than_the_teachers_input_are_named(sample, tmp_path, size, small, prepared):
     recipe = load_recipe("fieldmark", (f"size={size}",))
     start = network("test_resnet", size)
-    data = photos.prepare(sample.photos, recipe, tmp_path, start=start)
+    data = prepared(sample.photos, recipe, tmp_path, start=start)
     note = photos.note_on_small_photos(recipe, start, data)
     assert bool(note) == small
     assert not small or ("64 px" in note and "short side 32 px" in note and "--size" in note)
@@ -490,26 +494,36 @@ def test_views_can_be_overridden_by_a_recipe():
     assert all(spec.hue == 0 for spec in views.specs)
 
 
-def test_an_empty_folder_is_refused(tmp_path):
-    (tmp_path / "photos").mkdir()
-    with pytest.raises(CatalogError, match="photos"):
-        train(tmp_path / "photos", tmp_path / "run", load_recipe("smoke", SETS))
+@pytest.mark.parametrize("where", ["empty", "no-such-folder"])
+def test_photos_that_are_not_there_are_refused_before_anything_is_written(tmp_path, where):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CatalogError, match=where):
+        train(tmp_path / where, tmp_path / "run", load_recipe("smoke", SETS))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_probe_table_that_cannot_be_used_is_refused_before_anything_is_written(sample, tmp_path):
+    table = tmp_path / "probe.csv"
+    table.write_text("path,class,split\na.jpg,a,test\n")
+    with pytest.raises(LabelError, match="no photo with split .train."):
+        train(sample.photos, tmp_path / "run", load_recipe("smoke", SETS), probe=table)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_keeps_the_size_of_its_photos_when_the_disk_has_changed(
-    sample, tmp_path, monkeypatch
+    sample, tmp_path, monkeypatch, prepared
 ):
     said = []
     recipe = load_recipe("smoke")
     room = SimpleNamespace(free=1_000_000)
     monkeypatch.setattr("fieldmark.data.store.shutil.disk_usage", lambda path: room)
-    small = photos.prepare(sample.photos, recipe, tmp_path, say=said.append)
+    small = prepared(sample.photos, recipe, tmp_path, say=said.append)
     assert small.store.short_side < photos.short_side(recipe, len(small.catalog))
     assert "no room for more" in said[0]
     room.free = 10**12
-    again = photos.prepare(sample.photos, recipe, tmp_path, say=said.append)
+    again = prepared(sample.photos, recipe, tmp_path, say=said.append)
     assert again.store.short_side == small.store.short_side
-    fresh = photos.prepare(sample.photos, recipe, tmp_path / "fresh", say=said.append)
+    fresh = prepared(sample.photos, recipe, tmp_path / "fresh", say=said.append)
     assert fresh.store.short_side > small.store.short_side
     assert len(said) == 2
 

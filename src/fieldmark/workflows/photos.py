@@ -115,35 +115,32 @@ def sharp_side(size: int, smallest: float, count: int, *, folder: Path | None = 
 
 
 def prepare(
-    source: Path,
+    catalog: Catalog,
+    labels: tuple[Split | None, str],
     recipe: Recipe,
     folder: Path,
     *,
-    probe: Path | None = None,
     start: Backbone | None = None,
     transductive: bool = False,
     progress: ShowProgress = quiet,
     say: Say = _log.info,
 ) -> Photos:
-    """Open the catalog, match labels, decode what is needed once.
+    """Decode what is needed once, and choose what is trained on.
 
     Args:
-        source: Photos.
+        catalog: Photos.
+        labels: What :func:`find_split` found for them.
         recipe: Says how large photos are kept.
         folder: Where the photo store goes.
-        probe: Table ``path,class,split``; None: the folders ``train`` and ``test`` of the
-            photos themselves, where they are there and have classes.
         start: The network before training: photos are kept sharp enough for larger looks too.
         transductive: Also train on the test photos, without their labels.
         progress: Told how far decoding is.
         say: Told when the disk has no room for photos as large as wanted.
 
     Raises:
-        CatalogError: No photos, or none usable, or none left to train on.
-        LabelError: The probe table cannot be used.
+        CatalogError: No photo is usable, or none is left to train on.
     """
-    catalog = Catalog.open(source)
-    split, split_source = find_split(catalog, probe)
+    split, split_source = labels
     labelled = split is not None and len(split.test_rows) > 0
     looks = () if start is None else further_looks(recipe, start, labelled=labelled)
     wanted = short_side(recipe, len(catalog), looks=looks)
@@ -179,10 +176,10 @@ def prepare(
         split = usable_split(split, usable)
     if not len(train_rows):
         raise CatalogError(
-            f"every usable photo of {source} is in the probe's test half, so none is left to train "
+            f"every usable photo of {catalog.source} is in the probe's test half, so none is left to train "
             "on; add unlabelled photos, or give --transductive to train on the test photos too."
         )
-    _refuse_one_picture(store, source)
+    _refuse_one_picture(store, catalog.source)
     held_out = train_rows[:0]
     if recipe.trains and recipe.held_out and not labelled:
         held_out = _hold_out_with_copies(store, train_rows, recipe.held_out, progress)

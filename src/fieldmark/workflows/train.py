@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fieldmark import rng, runtime, storage
 from fieldmark.backbones.backbone import Backbone
+from fieldmark.data.catalog import Catalog
 from fieldmark.data.store import PhotoStore
 from fieldmark.data.views import BatchSource, ViewMaker
 from fieldmark.methods import METHODS
@@ -30,6 +31,7 @@ from fieldmark.workflows.photos import (
     Say,
     ShowProgress,
     affordable_batch,
+    find_split,
     note_on_mirroring,
     note_on_small_photos,
     prepare,
@@ -77,6 +79,9 @@ def train(
     """
     began = time.time()
     recipe.check()
+    # Before anything is written: a slip in a path leaves no run folder behind.
+    catalog = Catalog.open(Path(photos))
+    labels = find_split(catalog, probe)
     where = runtime.pick_device(device)
     with runtime.processes(device=where), ExitStack() as stack:
         run = RunFolder(Path(out))
@@ -90,10 +95,10 @@ def train(
         start = Backbone.build(recipe.backbone, size=recipe.size)
         say(f"start: {start.config.name}, {start.provenance.sentence()}")
         data = prepare(
-            Path(photos),
+            catalog,
+            labels,
             recipe,
             store or run.store,
-            probe=probe,
             start=start,
             transductive=transductive,
             progress=progress,
