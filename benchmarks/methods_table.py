@@ -17,6 +17,7 @@ import resource
 import statistics
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -202,11 +203,12 @@ def finished(options: argparse.Namespace) -> list[dict[str, Any]]:
         result = read_result(out)
         if result is None or not complete(out):
             continue
-        recipe = recipe_of(options, run, how, seed)
+        # The run's own, whatever this call's --epochs says.
+        settings = tomllib.loads((out / "config.resolved.toml").read_text())
         times = [json.loads(line) for line in read_lines(out / "timing.jsonl")]
         rates = [line["images_per_second"] for line in times if "images_per_second" in line]
         facts: dict[str, Any] = {"photos": photos, "run": run, "how": how, "seed": seed}
-        facts["epochs"] = recipe.train.epochs if recipe.trains else 0
+        facts["epochs"] = settings["train"]["epochs"] if settings["method"]["name"] != "none" else 0
         facts["images_per_second"] = round(statistics.median(rates), 1) if rates else None
         start = json.loads((out / "encoders" / "start" / "encoder.json").read_text())["spec"]
         facts["network"] = start["backbone"]["name"]
