@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional
 
 import tiny
@@ -176,6 +177,26 @@ def test_the_classifier_is_a_copy_without_post_processing():
     again = build_classifier(spec, 5, config, seed=3)
     assert torch.equal(made.head.weight, again.head.weight)
     assert not torch.equal(made.head.weight, build_classifier(spec, 5, config, seed=4).head.weight)
+
+
+@pytest.mark.parametrize(
+    ("how", "asked", "kept"),
+    [
+        ("random", None, "train"),
+        ("supervised", None, "frozen"),
+        ("distilled", None, "frozen"),
+        ("supervised", "train", "train"),
+        ("random", "slow", "slow"),
+    ],
+)
+def test_batch_statistics_are_kept_where_the_start_has_good_ones(how, asked, kept):
+    backbone = Backbone.build(BackboneConfig(name="test_resnet", weights="random"), size=32)
+    backbone.provenance = backbone.provenance.model_copy(update={"how": how})
+    config = FinetuneConfig(normalization=asked)
+    made = build_classifier(EncoderSpec(backbone), 5, config, seed=0)
+    assert made.spec.backbone.config.normalization == kept
+    norm = next(m for m in made.train().modules() if isinstance(m, nn.BatchNorm2d))
+    assert norm.training == (kept == "train")
 
 
 @pytest.mark.parametrize("name", list(METHODS))

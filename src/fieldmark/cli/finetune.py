@@ -38,7 +38,10 @@ def command(
     ] = None,
     normalization: Annotated[
         Literal["frozen", "slow", "train"] | None,
-        typer.Option(help="Batch-norm while training: frozen, slow or train (default)."),
+        typer.Option(
+            help="Batch-norm while training: frozen (default for trained weights), slow or train "
+            "(default for random ones)."
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything drawn.")] = None,
     sets: Annotated[

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fieldmark.backbones.normalization import Normalization
+from fieldmark.backbones.provenance import Provenance
 from fieldmark.config import Config
 from fieldmark.data.sampling import MultiView, ViewSpec
 from fieldmark.errors import LabelError
@@ -33,8 +34,10 @@ class FinetuneConfig(Config):
     """Brightness, contrast and saturation are multiplied by 1 ± this; 0: colours stay."""
     head_rate: float = Field(default=10.0, gt=0)
     """Learning rate of the linear layer relative to that of the network."""
-    normalization: Normalization = "train"
-    """Batch-norm while training: frozen, slow or train."""
+    normalization: Normalization | None = None
+    """Batch-norm while training: frozen, slow or train; by default frozen where the start has
+    trained weights (its statistics are worth more than those of some hundred batches) and train
+    where it began with random ones."""
     train_from_stage: int = 0
     """First stage of the network that learns; earlier ones are frozen. Negative counts from the
     end. To train the head alone is a linear probe: fieldmark eval."""
@@ -44,6 +47,11 @@ class FinetuneConfig(Config):
         epochs=30, batch_size=32, optimizer="adamw", lr=3e-4, weight_decay=0.05, warmup_epochs=1
     )
     """Optimiser, schedule, precision, checkpoints."""
+
+    def for_start(self, provenance: Provenance) -> "FinetuneConfig":
+        """These settings, with what depends on the start's weights settled."""
+        usual: Normalization = "train" if provenance.how == "random" else "frozen"
+        return self.model_copy(update={"normalization": self.normalization or usual})
 
 
 class SupervisedObjective(Method):
@@ -132,6 +140,7 @@ def build_classifier(
         config: Says what of it learns.
         seed: Of the head's weights.
     """
+    config = config.for_start(spec.backbone.provenance)
     described = spec.describe()
     described["backbone"] |= {
         "normalization": config.normalization,

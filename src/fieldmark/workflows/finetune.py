@@ -96,6 +96,7 @@ def finetune(
     where = runtime.pick_device(device)
     with runtime.processes(device=where), ExitStack() as stack:
         start = Encoder.load(encoder, device="cpu")
+        config = config.for_start(start.provenance)
         catalog = Catalog.open(Path(photos))
         split, told = _labels(catalog, labels)
         out = Path(out)
