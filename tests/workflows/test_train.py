@@ -18,6 +18,7 @@ from fieldmark.errors import CatalogError, ConfigError, LabelError, OutputError
 from fieldmark.evaluation.labelfree import CHANGE_PRICE
 from fieldmark.training.log import read_metrics
 from fieldmark.workflows import judgement, photos
+from fieldmark.workflows.plan import plan
 from fieldmark.workflows.recipe import load_recipe
 from fieldmark.workflows.train import narrator, read_result, train
 
@@ -270,16 +271,31 @@ def test_labelled_test_photos_need_none_held_out(sample, tmp_path, prepared):
     assert not len(data.held_out)
 
 
-def test_folders_named_train_and_test_turn_the_verdict_on(sample, tmp_path, prepared):
-    for row in Catalog.open(sample.photos).rows:
-        half = "test" if row.row % 4 == 0 else "train"
-        target = tmp_path / "photos" / half / row.path
+def in_train_and_test(photos, folder):
+    """A quarter of the photos below ``test``, the others below ``train``."""
+    for row in Catalog.open(photos).rows:
+        target = folder / ("test" if row.row % 4 == 0 else "train") / row.path
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(sample.photos / row.path, target)
+        shutil.copy(photos / row.path, target)
+
+
+def test_folders_named_train_and_test_turn_the_verdict_on(sample, tmp_path, prepared):
+    in_train_and_test(sample.photos, tmp_path / "photos")
     data = prepared(tmp_path / "photos", load_recipe("smoke"), tmp_path / "store")
     assert data.split is not None
     assert len(data.split.test_rows) == 16
     assert not set(data.train_rows) & set(data.split.test_rows)
+
+
+@pytest.mark.parametrize("labelled", ["table", "folders", "nothing"])
+def test_a_plan_counts_the_photos_that_training_will_use(sample, tmp_path, prepared, labelled):
+    source, probe = sample.photos, sample.probe if labelled == "table" else None
+    if labelled == "folders":
+        source = tmp_path / "photos"
+        in_train_and_test(sample.photos, source)
+    recipe = load_recipe("smoke", SETS)
+    used = prepared(source, recipe, tmp_path / "store", probe=probe).train_rows
+    assert plan(source, recipe, probe=probe, device="cpu")["train_photos"] == len(used)
 
 
 def test_recipe_start_trains_nothing_and_compares_with_the_plain_network(sample, tmp_path):

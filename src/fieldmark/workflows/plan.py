@@ -15,7 +15,13 @@ from fieldmark.data.store import PhotoStore
 from fieldmark.data.views import BatchSource
 from fieldmark.methods import METHODS
 from fieldmark.training.loop import trial
-from fieldmark.workflows.photos import affordable_batch, find_split, further_looks, short_side
+from fieldmark.workflows.photos import (
+    affordable_batch,
+    find_split,
+    further_looks,
+    hold_out,
+    short_side,
+)
 from fieldmark.workflows.recipe import Recipe
 
 # Enough photos for a real batch, few enough to decode, and to show to a teacher, in seconds.
@@ -51,8 +57,10 @@ def plan(
     catalog = Catalog.open(Path(photos))
     rows = np.arange(len(catalog), dtype=np.int64)
     split, _ = find_split(catalog, probe)
-    if probe is not None and split is not None:
+    if split is not None:
         rows = np.setdiff1d(rows, split.test_rows)
+    elif recipe.trains:
+        rows = np.setdiff1d(rows, hold_out(rows, recipe.held_out))
     backbone = Backbone.build(recipe.backbone, size=recipe.size)
     looks = further_looks(recipe, backbone, labelled=split is not None)
     side = short_side(recipe, len(catalog), looks=looks)
