@@ -35,8 +35,8 @@ RAMP = np.array(
     float,
 )
 
-# Of every run its student, whose attention is the one that was fitted.
-TABLE = {
+# Which run of methods_table.py each column is; its student, whose attention is what was fitted.
+RUNS = {
     "MoCo v2": "mocov2",
     "LCR": "lcr",
     "MSAM-CL": "msam",
@@ -206,7 +206,7 @@ def main() -> None:
     torch.set_num_threads(1)
     pairs = [text.split("=", 1) for text in options.encoder]
     if options.runs:
-        runs = {name: options.runs / f"cub50-{run}-gentle-0" for name, run in TABLE.items()}
+        runs = {name: options.runs / f"cub50-{run}-gentle-0" for name, run in RUNS.items()}
         pairs.append(("start", runs["MoCo v2"] / "encoders/start"))
         pairs += [(name, run / "encoders/student") for name, run in runs.items()]
     if not pairs:

@@ -338,8 +338,8 @@ def table(rows: list[dict[str, Any]], **apart: list[dict[str, Any]]) -> str:
         numbers = [r["auc"] for r in same] + [
             row[k] for k in ("spearman", "regret", "worst_regret")
         ]
-        told = ("–" if number is None else f"{number:.2f}" for number in numbers)
-        lines.append(f"| {' | '.join([name, *told])} |".replace("-0.", "−0."))
+        told = ("–" if number is None else f"{number:.2f}".replace("-", "−") for number in numbers)
+        lines.append(f"| {' | '.join([name, *told])} |")
     return "\n".join(lines)
 
 
