@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from safetensors import safe_open
 
-from _record import RESULTS, record
+from _record import RESULTS, commit, record
 from fieldmark.config import merge
 from fieldmark.workflows.recipe import Recipe, load_recipe
 from fieldmark.workflows.train import read_result, train
@@ -107,7 +107,7 @@ def main() -> None:
     if options.table:
         if options.data and options.work:
             print(keep(options))
-        runs = json.loads((RESULTS / f"{options.name}.json").read_text())["runs"]
+        runs = recorded(options.name)
         print(f"{table(runs)}\n\n{two_by_twos(runs)}")
         return
     if options.data is None or options.work is None:
@@ -131,10 +131,35 @@ def main() -> None:
 
 
 def keep(options: argparse.Namespace) -> Path:
-    """Write what all runs of the folder found."""
+    """Write what all runs of the folder found, beside those recorded from other folders."""
     weights = options.weights.name if options.weights else WEIGHTS
-    summary = {"runs": finished(options), "weights": weights, "size": options.size}
-    return record(options.name, summary)
+    runs = {identity(run): run for run in recorded(options.name)}
+    for run in finished(options):
+        before = runs.get(identity(run), {})
+        # A run that is recorded again keeps the commit of its first record, the nearest to its making.
+        same = before.get("trained") == run["trained"]
+        runs[identity(run)] = {**run, "commit": before["commit"] if same else commit()}
+    ordered = [runs[key] for key in sorted(runs, key=rank)]
+    return record(options.name, {"runs": ordered, "weights": weights, "size": options.size})
+
+
+def identity(run: dict[str, Any]) -> tuple[str, str, str, int]:
+    return run["photos"], run["run"], run["how"], run["seed"]
+
+
+def rank(key: tuple[str, str, str, int]) -> tuple[int, int, str, int]:
+    """Where a run stands in the table."""
+    photos, run, how, seed = key
+    return PHOTOS.index(photos), list(SETTINGS).index(run), how, seed
+
+
+def recorded(name: str) -> list[dict[str, Any]]:
+    """Every run so far; ``commit`` is of the run, or of the record that first held it."""
+    path = RESULTS / f"{name}.json"
+    if not path.is_file():
+        return []
+    before = json.loads(path.read_text())
+    return [{**run, "commit": run.get("commit", before["commit"])} for run in before["runs"]]
 
 
 def place(options: argparse.Namespace, photos: str, run: str, how: str, seed: int) -> Path:
