@@ -91,7 +91,7 @@ def preview(
     if multi_view is None:
         notes = ["This recipe trains nothing, so there are no random views."]
     title = f"{recipe.name}: what training sees of your photos"
-    facts = f"{recipe.size} px views from photos kept at a short side of {side} px"
+    facts = f"{recipe.size} px views from photos kept at a short side of {side} px or more"
     sheet = preview_sheet(rows, title=title, facts=facts, notes=notes)
     make_folder(out.parent)
     buffer = BytesIO()
