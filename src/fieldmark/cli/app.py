@@ -10,6 +10,7 @@ from fieldmark import __version__
 from fieldmark.cli import (
     ablate,
     check,
+    datasets,
     doctor,
     embed,
     finetune,
@@ -46,6 +47,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "ablate": ablate.command,
     "report": report.command,
     "methods": methods.command,
+    "datasets": datasets.command,
     "doctor": doctor.command,
 }
 for _name, _command in COMMANDS.items():
