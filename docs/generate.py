@@ -1,4 +1,4 @@
-"""Write docs/cli.md, docs/config.md and docs/recipes.md from the code; ``--check`` only compares."""
+"""Write cli.md, config.md, datasets.md and recipes.md from the code; ``--check`` only compares."""
 
 import sys
 from pathlib import Path
@@ -8,6 +8,7 @@ import typer.main
 
 from fieldmark.cli.app import app
 from fieldmark.config import Config
+from fieldmark.data.benchmarks import BENCHMARKS
 from fieldmark.data.presets import PRESETS
 from fieldmark.methods import METHODS
 from fieldmark.training.config import TrainConfig
@@ -47,6 +48,31 @@ def _parameter_row(parameter: Any) -> str:
     if parameter.required:
         shown = "required"
     return f"| {names} | {(getattr(parameter, 'help', '') or '').replace('|', '/')} | {shown} |"
+
+
+def datasets_page() -> str:
+    lines = [NOTE + "# Data sets\n"]
+    lines.append(
+        "`fieldmark datasets NAME=PATH` opens a folder as it was downloaded, compares its lists with "
+        "the official counts, looks whether every listed photo is there, and says what is annotated; "
+        "`--table split.csv` writes `path,label,split`, which every command takes as photos and as "
+        "`--probe`. A part of a data set (fewer classes or photos in the official layout) opens too, "
+        "and everything measured on it says so. `NAME:LEVEL=PATH` takes the labels of a coarser level. "
+        "Files that may be missing are marked; boxes, parts, masks and attributes are read where they "
+        "are. Nothing is ever downloaded.\n"
+    )
+    for reader in BENCHMARKS.values():
+        facts = reader.facts
+        parts = ", ".join(f"{count:,} {part}" for part, count in facts.photos.items())
+        size = f"{facts.classes:,} classes ({facts.level}), {parts}. " if facts.classes else ""
+        lines.append(f"## {facts.name}: {facts.title}\n\n{size}Split: {facts.split}.\n")
+        lines.append(f"{facts.source}\n\nLicence: {facts.licence}.\n")
+        if facts.citation:
+            lines.append(f"{facts.citation}.\n")
+        if facts.overlap:
+            lines.append(f"Overlap with usual starts: {facts.overlap}.\n")
+        lines.append(f"```text\n{facts.layout}\n```\n")
+    return "\n".join(lines)
 
 
 def config_page() -> str:
@@ -115,7 +141,12 @@ def recipes_page() -> str:
     return "\n".join(lines) + "\n"
 
 
-PAGES = {"cli.md": cli_page, "config.md": config_page, "recipes.md": recipes_page}
+PAGES = {
+    "cli.md": cli_page,
+    "config.md": config_page,
+    "datasets.md": datasets_page,
+    "recipes.md": recipes_page,
+}
 
 
 def main() -> int:

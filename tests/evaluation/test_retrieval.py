@@ -6,7 +6,11 @@ from hypothesis import strategies as st
 
 from fieldmark.errors import InputError
 from fieldmark.evaluation import retrieval
-from fieldmark.evaluation.retrieval import RetrievalScores, evaluate_retrieval
+from fieldmark.evaluation.retrieval import (
+    RetrievalScores,
+    evaluate_cmd_retrieval,
+    evaluate_retrieval,
+)
 
 
 def loops(scores, labels, gallery_labels, leave_one_out):
@@ -226,3 +230,34 @@ def test_summary_names():
         "map": 75.0,
         "map_at_r": 50.0,
     }
+
+
+def test_cmd_retrieval_equals_loops():
+    draw = np.random.default_rng(5)
+    train, test = draw.normal(size=(60, 6)), draw.normal(size=(45, 6))
+    train_labels, test_labels = draw.integers(0, 4, 60), draw.integers(0, 4, 45)
+    found = evaluate_cmd_retrieval(train, train_labels, test, test_labels, depth=20)
+    unit = [x / np.linalg.norm(x) for x in (*train, *test)]
+    gallery = [i for i in range(105) if i < 60 or (i - 60) % 9]
+    labels = np.concatenate([train_labels, test_labels])
+    for place, query in enumerate(range(60, 105, 9)):
+        near = sorted(gallery, key=lambda i: -float(unit[i] @ unit[query]))[:20]
+        hits = [labels[i] == labels[query] for i in near]
+        shares = [sum(hits[: j + 1]) / (j + 1) for j in range(20) if hits[j]]
+        assert found.average_precision[place] == pytest.approx(np.mean(shares))
+        assert found.rank[place] == hits.index(True) + 1
+
+
+def test_cmd_retrieval_counts_what_it_finds_among_the_first_only():
+    # One of three relevant photos is found, first: leave-one-out has less than 1, this has 1.
+    train = np.array([[1, 0], [-1, 0.1], [-1, -0.1], [0, 1]], np.float32)
+    test = np.array([[1, 0.01]], np.float32)
+    labels = np.array([7, 7, 7, 8])
+    found = evaluate_cmd_retrieval(train, labels, test, np.array([7]), depth=2)
+    assert found.average_precision.tolist() == [1.0]
+    deep = evaluate_cmd_retrieval(train[1:], labels[1:], test, np.array([7]), depth=1)
+    assert (deep.rank.tolist(), deep.average_precision.tolist()) == ([4], [0.0])
+    assert deep.rank_k(1) == 0
+    lone = evaluate_cmd_retrieval(train, labels, test, np.array([9]))
+    assert lone.lone == 1
+    assert np.isnan(lone.average_precision[0])

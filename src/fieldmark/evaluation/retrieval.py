@@ -160,6 +160,59 @@ def evaluate_retrieval(
     return scores
 
 
+def evaluate_cmd_retrieval(
+    train: Matrix,
+    train_labels: Int[np.ndarray, " N"],
+    test: Float[np.ndarray, "Q D"] | Float[Tensor, "Q D"],
+    test_labels: Int[np.ndarray, " Q"],
+    *,
+    every: int = 9,
+    depth: int = 100,
+) -> RetrievalScores:
+    """Retrieval as the CMD paper measures it, which is not comparable with leave-one-out.
+
+    Every ninth test photo asks; the gallery is all train photos and the other test photos. Average
+    precision looks at the first 100 alone and is divided by the hits *among them*, so that an encoder
+    that finds one of fifty photos, but first, has 1.
+
+    Args:
+        train: Embeddings of the train photos.
+        train_labels: Their classes.
+        test: Embeddings of the test photos, in the order of the official list.
+        test_labels: Their classes.
+        every: Which test photos ask.
+        depth: Neighbours that are looked at.
+
+    Returns:
+        One entry per query. Where there is something to find and none of it among the first ``depth``,
+        ``rank`` is one more than the gallery has photos, and ``average_precision`` 0. ``ap_at_r`` is
+        NaN throughout.
+
+    Source:
+        Bi, Ji, Yi, Zhan and Xia 2025, arXiv:2401.08860, its released retrieval script.
+    """
+    queries = unit_rows(test, "test embeddings")
+    asking = np.arange(len(queries)) % every == 0
+    gallery = np.concatenate([unit_rows(train, "train embeddings"), queries[~asking]])
+    gallery_labels = np.concatenate([train_labels, test_labels[~asking]])
+    queries, labels = queries[asking], np.asarray(test_labels)[asking]
+    _check(queries, labels, gallery, gallery_labels)
+    depth = min(depth, len(gallery))
+    ranks = np.zeros(len(queries), np.int64)
+    precision = np.zeros(len(queries))
+    for start, block in score_blocks(queries, gallery, 256 * 2**20):
+        near = np.argsort(-block, axis=1, kind="stable")[:, :depth]
+        part = slice(start, start + len(block))
+        hits = gallery_labels[near] == labels[part, None]
+        found = hits.sum(axis=1)
+        ranks[part] = np.where(found > 0, hits.argmax(axis=1) + 1, len(gallery) + 1)
+        share = hits.cumsum(axis=1) / np.arange(1, depth + 1) * hits
+        precision[part] = share.sum(axis=1) / np.maximum(found, 1)
+    lone = ~np.isin(labels, gallery_labels)
+    ranks[lone], precision[lone] = 0, np.nan
+    return RetrievalScores(ranks, precision, np.full(len(queries), np.nan))
+
+
 def score_blocks(
     queries: Float[np.ndarray, "Q D"], targets: Float[np.ndarray, "G D"], chunk_bytes: int
 ) -> Iterator[tuple[int, Float[np.ndarray, "B G"]]]:
