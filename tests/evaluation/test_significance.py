@@ -64,8 +64,23 @@ def test_lone_queries_and_a_certain_gain():
 
 
 def test_no_seed_at_all_is_refused():
-    with pytest.raises(InputError, match="same seeds and queries"):
+    with pytest.raises(InputError, match="a run on both sides, got 0 and 0"):
         combine_seeds(np.zeros((0, 5)), np.zeros((0, 5)), np.arange(5))
+
+
+def test_sides_of_different_numbers_of_seeds_are_compared_each_with_its_own_spread():
+    _, trained, labels = draws(4, 5, 0.02, 0.1)
+    start = np.zeros((1, len(labels)))
+    found = combine_seeds(start, trained, labels, samples=500)
+    # A start that is the same for all seeds adds no spread: as if it stood beside each of them.
+    beside = combine_seeds(start.repeat(5, axis=0), trained, labels, samples=500)
+    assert (found.low, found.high) == pytest.approx((beside.low, beside.high))
+    # Pairs that move together differ less than the sides do.
+    moving = trained - 0.02
+    paired = combine_seeds(moving, trained, labels, samples=500)
+    loose = combine_seeds(moving[:4], trained, labels, samples=500)
+    assert paired.seed_spread == pytest.approx(0, abs=1e-9)
+    assert loose.high - loose.low > paired.high - paired.low
 
 
 def test_holm_by_hand_and_its_properties():

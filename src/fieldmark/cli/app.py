@@ -10,6 +10,7 @@ from fieldmark import __version__
 from fieldmark.cli import (
     ablate,
     check,
+    compare,
     datasets,
     doctor,
     embed,
@@ -45,6 +46,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "embed": embed.command,
     "finetune": finetune.command,
     "ablate": ablate.command,
+    "compare": compare.command,
     "report": report.command,
     "methods": methods.command,
     "datasets": datasets.command,

@@ -1,6 +1,7 @@
 """Every labelled measure of an encoder, and the comparison of two (docs/protocols.md)."""
 
 import csv
+import hashlib
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -179,6 +180,24 @@ class Comparison:
             },
             Verdict(data["verdict"], data["sentence"]),
         )
+
+
+def evaluation_file(results: Mapping[str, EvalResult], photos: Sequence[str]) -> dict[str, Any]:
+    """What ``evaluation.json`` holds of encoders that were measured on the same photos.
+
+    Args:
+        results: ``encoder``, and where there is one, what it is held ``against``.
+        photos: Paths of the test photos, in the order of the results.
+    """
+    labels = next(iter(results.values())).labels
+    # Names alone: the same photos are below another folder in another place.
+    names = "".join(
+        f"{path.rpartition('/')[2]}\0{label}\n" for path, label in zip(photos, labels, strict=True)
+    )
+    return {
+        "photos_sha256": hashlib.sha256(names.encode()).hexdigest(),
+        "results": {name: side.to_dict() for name, side in results.items()},
+    }
 
 
 def evaluate_encoder(

@@ -26,11 +26,11 @@ class Gain(NamedTuple):
     """Chance of a gain as far from 0 as this where there is none; NaN where it cannot be said."""
     seeds: int
     seed_spread: float
-    """Standard deviation of the gain between seeds; NaN with one seed, which says nothing of others."""
+    """Standard deviation between seeds; NaN with one seed, which says nothing of others."""
 
 
 def combine_seeds(
-    start: Float[np.ndarray, "S Q"],
+    start: Float[np.ndarray, "R Q"],
     trained: Float[np.ndarray, "S Q"],
     labels: Int[np.ndarray, " Q"],
     *,
@@ -39,11 +39,13 @@ def combine_seeds(
 ) -> Gain:
     """The gain over several runs that differ in their seed, on the same photos.
 
-    Two things make a gain uncertain: other photos might have been in the test set, and another seed
+    Two things make a gain uncertain: other photos might have been in the test set, and other seeds
     might have been drawn. The first is the paired bootstrap's of the gains averaged over seeds (the
-    wider one of photos and classes); the second is the spread between seeds. Their variances add, and
-    the quantile is Student's with the degrees of freedom of Welch and Satterthwaite, so that three
-    seeds are taken for three, not for many. With one seed the interval is the bootstrap's alone.
+    wider one of photos and classes); the second is the spread between seeds, of the gain where both
+    sides have as many (they are taken in pairs), else of each side. The variances add, and the
+    quantile is Student's with the degrees of freedom of Welch and Satterthwaite, so that three seeds
+    are taken for three, not for many. Where no side has a second seed the interval is the bootstrap's
+    alone.
 
     Args:
         start: Measure of each query by each seed under the one side; NaN where it has none.
@@ -53,19 +55,15 @@ def combine_seeds(
         seed: Of the bootstrap.
 
     Raises:
-        InputError: If the shapes differ.
+        InputError: If a side has no seed.
 
     Source:
         Satterthwaite 1946, Biometrics Bulletin 2(6); Bouthillier et al. 2021, arXiv:2103.03098, on why
         seeds and test photos both count.
     """
-    if start.shape != trained.shape or start.shape[1] != len(labels) or not len(start):
-        raise InputError(
-            f"gains need the same seeds and queries on both sides and a label for each query, got "
-            f"{start.shape}, {trained.shape} and {len(labels)} labels."
-        )
-    gains = trained - start
-    mean = gains.mean(axis=0)
+    if not len(start) or not len(trained):
+        raise InputError(f"a gain needs a run on both sides, got {len(start)} and {len(trained)}.")
+    mean = trained.mean(axis=0) - start.mean(axis=0)
     # Intervals of paired differences from nothing.
     photos = paired_bootstraps(
         {"gain": (np.zeros_like(mean), mean)}, labels, samples=samples, seed=seed
@@ -76,24 +74,24 @@ def combine_seeds(
     variances = [(photos.width / (2 * z)) ** 2]
     freedom = [max(units - 1, 1)]
     spread = float("nan")
-    if len(gains) > 1:
-        spread = float(gains[:, queried].mean(axis=1).std(ddof=1))
-        variances.append(spread**2 / len(gains))
-        freedom.append(len(gains) - 1)
+    paired = len(start) == len(trained)
+    for side in (trained - start,) if paired else (start, trained):
+        if len(side) > 1 and queried.any():
+            spread = float(side[:, queried].mean(axis=1).std(ddof=1))
+            variances.append(spread**2 / len(side))
+            freedom.append(len(side) - 1)
+    seeds = max(len(start), len(trained))
     total = sum(variances)
-    if not np.isfinite(total):
-        return Gain(photos.value, photos.low, photos.high, float("nan"), len(gains), spread)
+    if not np.isfinite(total) or total == 0:
+        p = float("nan") if not np.isfinite(total) else float(photos.value == 0)
+        return Gain(photos.value, photos.low, photos.high, p, seeds, spread)
     error = float(np.sqrt(total))
-    if error == 0:
-        return Gain(
-            photos.value, photos.value, photos.value, float(photos.value == 0), len(gains), spread
-        )
     degrees = total**2 / sum(v**2 / f for v, f in zip(variances, freedom, strict=True))
     p = float(2 * stats.t.sf(abs(photos.value) / error, degrees))
-    if len(gains) == 1:
-        return Gain(photos.value, photos.low, photos.high, p, 1, spread)
+    if len(variances) == 1:
+        return Gain(photos.value, photos.low, photos.high, p, seeds, spread)
     reach = float(stats.t.ppf((1 + LEVEL) / 2, degrees)) * error
-    return Gain(photos.value, photos.value - reach, photos.value + reach, p, len(gains), spread)
+    return Gain(photos.value, photos.value - reach, photos.value + reach, p, seeds, spread)
 
 
 def correct(p_values: Mapping[str, float]) -> dict[str, float]:

@@ -27,6 +27,7 @@ from fieldmark.evaluation.evaluate import (
     EvalResult,
     compare,
     evaluate_encoder,
+    evaluation_file,
     subset_table,
 )
 from fieldmark.evaluation.labelfree import (
@@ -364,10 +365,12 @@ def _write(
     out: Path, found: Evaluation, catalog: Catalog, read: Split | None, config: EvalConfig
 ) -> None:
     sides = {"encoder": found.result, "against": found.against}
-    full = {name: side.to_dict() for name, side in sides.items() if side is not None}
-    storage.write_json(out / "evaluation.json", {**found.data, "results": full})
+    full = {name: side for name, side in sides.items() if side is not None}
     if found.result is None or read is None:
+        storage.write_json(out / "evaluation.json", {**found.data, "results": {}})
         return
+    tests = [catalog[int(row)].path for row in read.test_rows]
+    storage.write_json(out / "evaluation.json", {**found.data, **evaluation_file(full, tests)})
     if len(read.train_rows) and config.linear:
         paths = [catalog[int(row)].path for row in read.train_rows]
         table = subset_table(paths, read.train_labels, read.classes, config)

@@ -23,6 +23,7 @@ from fieldmark.evaluation.evaluate import (
     EvalResult,
     compare,
     evaluate_encoder,
+    evaluation_file,
     subset_table,
     two_by_two,
 )
@@ -119,6 +120,12 @@ def judge(
         paths = [names[row] for row in split.train_rows]
         table = subset_table(paths, split.train_labels, split.classes)
         storage.write_text(run.path / "label_subsets.csv", table)
+    if split is not None and before.result is not None and after.result is not None:
+        tests = [data.store.paths[row] for row in split.test_rows]
+        storage.write_json(
+            run.evaluation,
+            evaluation_file({"encoder": after.result, "against": before.result}, tests),
+        )
     storage.write_json(run.result, summary)
     return summary
 

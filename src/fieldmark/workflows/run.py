@@ -5,6 +5,7 @@ RUN/
 ├── run.json               what the run was made of ├── result.json        the contract of --json
 ├── store/                 decoded photos           ├── checkpoints/  metrics.jsonl
 ├── encoders/{start,student,teacher}/               ├── encoder/           the one that ships
+├── evaluation.json        every measure of every test photo
 └── report.html  report.json
 """
 
@@ -68,6 +69,7 @@ class RunFolder:
         self.encoder = path / "encoder"
         self.report = path / "report.html"
         self.result = path / "result.json"
+        self.evaluation = path / "evaluation.json"
 
     def encoder_of(self, who: str) -> Path:
         """Folder of ``start``, ``student`` or ``teacher``."""
