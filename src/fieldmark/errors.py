@@ -9,6 +9,7 @@ FieldmarkError                 exit code 1: something failed while running
 │   ├── WeightsError           starting weights
 │   ├── ArtifactError          encoder folder or run folder
 │   ├── OutputError            where results should go
+│   │   └── BusyError          another process works there
 │   └── MissingExtraError      an optional package is needed
 ├── StorageError               disk full, read-only, changed while writing
 └── TrainingError              the run cannot go on
@@ -72,6 +73,10 @@ class ArtifactError(InputError):
 
 class OutputError(InputError):
     """Results cannot be written where the user asked."""
+
+
+class BusyError(OutputError):
+    """Another process works on the same folder."""
 
 
 class MissingExtraError(InputError):

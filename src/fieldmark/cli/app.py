@@ -9,6 +9,7 @@ import typer
 from fieldmark import __version__
 from fieldmark.cli import (
     ablate,
+    bench,
     check,
     compare,
     datasets,
@@ -46,6 +47,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "embed": embed.command,
     "finetune": finetune.command,
     "ablate": ablate.command,
+    "bench": bench.command,
     "compare": compare.command,
     "report": report.command,
     "methods": methods.command,

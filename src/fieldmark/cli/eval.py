@@ -136,7 +136,7 @@ def _classification(sides: dict[str, dict[str, float | None]]) -> list[str]:
     if not sides:
         return []
     lines = ["", "Linear probe with all labels, as a classifier:"]
-    for key, label in LABELS.items():
+    for key, label in {**LABELS, "ece": "expected calibration error"}.items():
         values = [sides[name].get(key) for name in ("against", "encoder") if name in sides]
         shown = " → ".join("-" if value is None else f"{value:.2f}" for value in values)
         lines.append(f"{label:<64}{shown}")

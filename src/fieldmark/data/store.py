@@ -33,7 +33,7 @@ from fieldmark.data.decode import MAX_ASPECT, Limits, Pixels
 from fieldmark.data.layout import unpack
 from fieldmark.data.sandbox import DecodePool, Job, Reply
 from fieldmark.data.worker import content_key
-from fieldmark.errors import ArtifactError, CatalogError, OutputError
+from fieldmark.errors import ArtifactError, BusyError, CatalogError, OutputError
 from fieldmark.storage import (
     make_folder,
     storage_errors,
@@ -175,7 +175,7 @@ def _lock(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise OutputError(
+            raise BusyError(
                 f"another fieldmark process is building the photo store in {folder}; wait for it, or "
                 "choose another folder."
             ) from None
@@ -272,7 +272,8 @@ class PhotoStore:
         Raises:
             CatalogError: If no photo can be read.
             StorageError: If the disk is full; what was stored is kept.
-            OutputError: If the folder cannot be written, or another process is building there.
+            OutputError: If the folder cannot be written.
+            BusyError: If another process is building there.
         """
         if short_side < 1:
             raise OutputError(

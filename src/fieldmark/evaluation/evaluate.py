@@ -14,6 +14,7 @@ from pydantic import Field
 
 from fieldmark.config import Config
 from fieldmark.errors import ArtifactError, InputError
+from fieldmark.evaluation.calibration import measure_calibration
 from fieldmark.evaluation.classification import measure_classification
 from fieldmark.evaluation.compare import Interval, Verdict, judge, paired_bootstraps
 from fieldmark.evaluation.knn import weighted_knn
@@ -79,7 +80,7 @@ class EvalResult:
     """Standard deviation over label subsets, in points, of the measures at a fraction."""
     classification: dict[str, float] = field(default_factory=dict)
     """Percent: ``top1``, ``top5``, ``recall`` and so on of the linear probe with all labels, see
-    :mod:`fieldmark.evaluation.classification`."""
+    :mod:`fieldmark.evaluation.classification`, and ``ece``, its calibration error."""
 
     def per_class(self, measure: str) -> Float[np.ndarray, " C"]:
         """A measure of each class in percent; NaN for a class without test photos."""
@@ -266,10 +267,11 @@ def evaluate_encoder(
             ).scores(test)
             predictions["linear"] = logits.argmax(axis=1)
             classification = measure_classification(logits, test_labels).measures
+            classification["ece"] = measure_calibration(logits, test_labels).ece
         for name, predicted in predictions.items():
             per_query[name] = (predicted == test_labels).astype(np.float64)
         for fraction in config.fractions if config.linear else ():
-            right = _fraction(
+            right = probe_fraction(
                 train, train_labels, test, test_labels, len(classes), fraction, config
             )
             name = f"linear@{fraction * 100:g}"
@@ -288,16 +290,29 @@ def evaluate_encoder(
     )
 
 
-def _fraction(
+def probe_fraction(
     train: Matrix,
-    train_labels: npt.NDArray[np.integer],
+    train_labels: Int[np.ndarray, " N"],
     test: Float[np.ndarray, "Q D"],
-    test_labels: npt.NDArray[np.int64],
+    test_labels: Int[np.ndarray, " Q"],
     classes: int,
     fraction: float,
-    config: EvalConfig,
-) -> npt.NDArray[np.float64]:
-    """Right or wrong for each subset seed and test photo."""
+    config: EvalConfig = EvalConfig(),  # noqa: B008 - frozen
+) -> Float[np.ndarray, "S Q"]:
+    """Linear probes that are given a part of the train labels: right (1) or wrong (0).
+
+    Args:
+        train: Embeddings of the labelled train photos.
+        train_labels: 0 to ``classes - 1``.
+        test: Embeddings of the test photos.
+        test_labels: Their classes.
+        classes: Number of classes.
+        fraction: In (0, 1]; of every class at least one photo.
+        config: Seeds of the subsets, and the probe's strength.
+
+    Returns:
+        One line a subset, one column a test photo.
+    """
     right = []
     for seed in config.seeds:
         rows = label_subset(np.asarray(train_labels), fraction, seed)

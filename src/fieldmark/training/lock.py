@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from fieldmark import storage
-from fieldmark.errors import OutputError
+from fieldmark.errors import BusyError
 
 try:
     import fcntl
@@ -28,7 +28,7 @@ def hold_run(run: Path) -> Iterator[None]:
     can be continued at once. May be nested within one process.
 
     Raises:
-        OutputError: Another process works on this run; names it.
+        BusyError: Another process works on this run; names it.
     """
     path = storage.make_folder(run).resolve() / _LOCK
     file, depth = _held.get(path) or (_take(path), 0)
@@ -57,7 +57,7 @@ def _take(path: Path) -> BinaryIO:
         with contextlib.suppress(ValueError, KeyError, TypeError):
             told = json.loads(holder)
             holder = f"process {told['pid']}, started {told['started']}"
-        raise OutputError(
+        raise BusyError(
             f"another process is working on {path.parent} ({holder}); wait for it, stop it, or "
             "choose another --out."
         ) from None

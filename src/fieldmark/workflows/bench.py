@@ -1,0 +1,554 @@
+"""``fieldmark bench``: every method on every data set, each number with where it comes from.
+
+OUT/
+├── bench.json                        what was asked
+├── data/NAME.csv                     photos, labels and split of each data set
+├── cells/NAME/METHOD/seed-0/         a run folder of fieldmark train, with cell.json
+├── store/NAME/288px/                 decoded photos, shared by all cells that want them so large
+├── locks/                            which cell is being worked on, by which process
+└── results.jsonl  table.csv  table.md  table.tex
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+import re
+import time
+import traceback
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from fieldmark import __version__, runtime, storage
+from fieldmark.backbones.backbone import Backbone
+from fieldmark.data.benchmarks import BENCHMARKS, Benchmark, open_benchmark
+from fieldmark.data.catalog import Catalog
+from fieldmark.data.splits import Split, match_split
+from fieldmark.data.store import PhotoStore
+from fieldmark.encoder import Encoder
+from fieldmark.errors import (
+    BusyError,
+    ConfigError,
+    FieldmarkError,
+    InputError,
+    Interrupted,
+    OutputError,
+)
+from fieldmark.evaluation.clusters import cluster
+from fieldmark.evaluation.evaluate import EvalResult, probe_fraction
+from fieldmark.evaluation.fewshot import few_shot
+from fieldmark.evaluation.openset import open_set
+from fieldmark.evaluation.significance import combine_seeds
+from fieldmark.evaluation.taxonomy import measure_mistakes
+from fieldmark.training.lock import hold_run
+from fieldmark.workflows import leaderboard
+from fieldmark.workflows.photos import (
+    Say,
+    ShowProgress,
+    further_looks,
+    quiet,
+    short_side,
+)
+from fieldmark.workflows.plan import plan
+from fieldmark.workflows.recipe import Recipe, load_recipe
+from fieldmark.workflows.run import RunFolder, claim_folder, flatten, processor
+from fieldmark.workflows.train import read_result, train
+
+_log = logging.getLogger("fieldmark")
+START = "start"
+METHODS = (
+    START, "mocov2", "mocov3", "simclr", "lcr", "msam", "ppssl", "lodisc", "fieldmark",
+)  # fmt: skip
+"""Recipes that are compared unless others are named."""
+FEW_LABELS = (0.05, 0.01)
+"""Label fractions that a benchmark measures beyond those of every run."""
+COMPARED = ("rank1", "rank5", "map", "knn", "linear", "linear@50", "linear@20", "linear@10")
+"""Measures whose gain over the start has an interval over photos and seeds."""
+_TRIAL_SECONDS = 5.0
+
+
+class Cell(NamedTuple):
+    """One data set, one method, one seed."""
+
+    data: str
+    method: str
+    seed: int
+
+    @property
+    def place(self) -> str:
+        """Where it lies below OUT/cells."""
+        return "/".join((*map(_file_name, self[:2]), f"seed-{self.seed}"))
+
+
+class _Bench(NamedTuple):
+    """What one call works with."""
+
+    out: Path
+    opened: dict[str, Benchmark]
+    recipes: dict[str, Recipe]
+    cells: list[Cell]
+    device: str
+    progress: ShowProgress
+    say: Say
+    hashes: dict[str, str]
+    """Of the photos of each data set, once they were read."""
+
+    def folder(self, cell: Cell) -> Path:
+        return self.out / "cells" / cell.place
+
+    def table(self, data: str) -> Path:
+        return self.out / "data" / f"{_file_name(data)}.csv"
+
+    def photos(self, data: str) -> Path:
+        """What training is given: the table, or the shards that it is about."""
+        found = self.opened[data]
+        return found.root if found.shards is not None else self.table(data)
+
+    def store(self, cell: Cell) -> Path:
+        recipe, found = self.recipes[cell.method], self.opened[cell.data]
+        start = Backbone.build(recipe.backbone, size=recipe.size)
+        looks = further_looks(recipe, start, labelled=True)
+        side = short_side(recipe, len(found), looks=looks)
+        return self.out / "store" / _file_name(cell.data) / f"{side}px"
+
+
+def bench(
+    data: Mapping[str, Path],
+    out: Path,
+    *,
+    methods: Sequence[str] = METHODS,
+    seeds: int = 3,
+    sets: Iterable[str] = (),
+    extra: dict[str, Any] | None = None,
+    only_plan: bool = False,
+    device: str = "auto",
+    progress: ShowProgress = quiet,
+    say: Say = _log.info,
+) -> dict[str, Any]:
+    """Train and measure every method on every data set; what is done already is not done again.
+
+    Any number of processes may be given the same folder, also from several machines that share it:
+    each takes cells that no other works on. A cell that fails is marked and tried again by the next
+    call; the others go on.
+
+    Args:
+        data: Folder of each data set, by name as :func:`open_benchmark` takes it.
+        out: Folder for cells and tables.
+        methods: Recipes; ``start`` (no training) is always among them.
+        seeds: Runs of each method on each data set; the start has one, for nothing of it is drawn but
+            the looks that whitening is fitted on.
+        sets: ``a.b=c`` overrides for all methods.
+        extra: Further settings for all, as for :func:`load_recipe`.
+        only_plan: Say what it would cost and train nothing.
+        device: ``auto`` or a torch device.
+        progress: Told how far each part is.
+        say: Told what the user should know.
+
+    Returns:
+        ``cells`` (``data``, ``method``, ``seed``, ``status``: done, failed, busy or missing),
+        ``minutes`` (predicted for what was missing), ``out``, and after training ``rows``, the table.
+
+    Raises:
+        CatalogError: A data set cannot be opened; nothing was trained.
+        ConfigError: No such recipe, or settings that do not fit one.
+        OutputError: ``out`` holds something else.
+    """
+    if seeds < 1 or not data:
+        raise ConfigError(
+            f"a benchmark needs a data set and a seed, got {len(data)} and {seeds}; as --data "
+            "cub200=CUB_200_2011 --seeds 3."
+        )
+    out = Path(out)
+    sets = list(sets)
+    names = list(dict.fromkeys((START, *methods)))
+    recipes = {name: _recipe(name, sets, extra) for name in names}
+    opened = {}
+    for name, path in data.items():
+        found = open_benchmark(name, path)
+        kind, _, level = name.partition(":")
+        coarser = level and level != BENCHMARKS[kind].facts.level
+        key = found.facts.name + (f":{level}" if coarser else "")
+        if key in opened:
+            raise ConfigError(
+                f"two data sets are called '{key}'; give the folder of one of them another name."
+            )
+        opened[key] = found
+        say(f"{key}: {found.subset or 'complete'}, {found.facts.split}")
+    cells = [
+        Cell(key, name, seed)
+        for seed in range(seeds)
+        for key in opened
+        for name in names
+        if name != START or seed == 0
+    ]
+    work = _Bench(out, opened, recipes, cells, device, progress, say, {})
+    claim_folder(out, "bench.json", "a benchmark")
+    for key, found in opened.items():
+        place = storage.make_folder(work.table(key).parent)
+        storage.write_text(work.table(key), found.table(place))
+    asked = {
+        "data": {key: str(found.root) for key, found in opened.items()},
+        "methods": names,
+        "seeds": seeds,
+    }
+    storage.write_json(out / "bench.json", {"fieldmark": __version__, **asked})
+    _refuse_mixtures(work)
+    missing = [cell for cell in cells if read_cell(work.folder(cell)).get("status") != "done"]
+    minutes = _predict(work, missing) if missing else {}
+    if not only_plan:
+        try:
+            _run_all(work, missing)
+        finally:
+            # Stopped in the middle, what is done still has its table.
+            rows = write_tables(out, leaderboard_lines(work))
+    states = [_state(work, cell) for cell in cells]
+    result: dict[str, Any] = {"out": str(out), "cells": states, "minutes": minutes}
+    if not only_plan:
+        result["rows"] = rows
+    return result
+
+
+def _recipe(name: str, sets: list[str], extra: dict[str, Any] | None) -> Recipe:
+    recipe = load_recipe(name, sets if name != START else _without_training(sets), extra=extra)
+    recipe.check()
+    return recipe
+
+
+def _without_training(sets: list[str]) -> list[str]:
+    """Overrides that mean something to a recipe that trains nothing."""
+    return [each for each in sets if not each.startswith(("train.", "method.", "views."))]
+
+
+def _predict(work: _Bench, missing: list[Cell]) -> dict[str, float]:
+    """Minutes of training by method, over all missing cells, from a short trial of each."""
+    minutes: dict[str, float] = {}
+    wanted = list(dict.fromkeys(cell.method for cell in missing if cell.method != START))
+    for done, name in enumerate(wanted):
+        work.progress("trying methods", done, len(wanted), name)
+        cells = [cell for cell in missing if cell.method == name]
+        tried = cells[0].data
+        try:
+            told = plan(
+                work.photos(tried),
+                work.recipes[name],
+                probe=work.table(tried),
+                device=work.device,
+                seconds=_TRIAL_SECONDS,
+            )
+        except FieldmarkError as error:
+            work.say(f"{name} cannot be tried and will be marked: {error}")
+            continue
+        # The same work for each photo, on whichever data set.
+        each = told["minutes"] / told["train_photos"]
+        photos = [len(work.opened[cell.data].rows("train")) for cell in cells]
+        minutes[name] = round(each * sum(photos), 1)
+        work.say(f"{name}: about {_time(minutes[name])} of training for {len(cells)} runs")
+    work.progress("trying methods", len(wanted), len(wanted))
+    if minutes:
+        total = sum(minutes.values())
+        work.say(f"in all about {_time(total)} of training; decoding and evaluation come on top.")
+    return minutes
+
+
+def _time(minutes: float) -> str:
+    if minutes < 1:
+        return "less than a minute"
+    return f"{minutes:.0f} minutes" if minutes < 100 else f"{minutes / 60:.1f} hours"
+
+
+def _run_all(work: _Bench, missing: list[Cell]) -> None:
+    """All cells that nobody else works on; then those again that were busy, once."""
+    busy: list[Cell] = []
+    for attempt in (missing, busy):
+        for done, cell in enumerate(list(attempt), 1):
+            work.say(f"{cell.data}, {cell.method}, seed {cell.seed} ({done} of {len(attempt)})")
+            try:
+                with hold_run(work.out / "locks" / cell.place.replace("/", "--")):
+                    if read_cell(work.folder(cell)).get("status") != "done":
+                        _run(work, cell)
+            except BusyError as error:
+                work.say(f"left to another process: {error}")
+                if attempt is missing:
+                    busy.append(cell)
+
+
+def _run(work: _Bench, cell: Cell) -> None:
+    """Train and measure one cell; whatever goes wrong is written down instead."""
+    folder, began = work.folder(cell), time.time()
+    facts = _facts(work, cell)
+    try:
+        store = work.store(cell)
+        result = train(
+            work.photos(cell.data),
+            folder,
+            _seeded(work.recipes[cell.method], cell.seed),
+            probe=work.table(cell.data),
+            device=work.device,
+            store=store,
+            progress=work.progress,
+            say=work.say,
+        )
+        if result is not None:
+            found = _measure(work, cell, result, store)
+            found["seconds"] = round(time.time() - began, 1)
+            storage.write_json(folder / "cell.json", {"status": "done", **facts, **found})
+    except (BusyError, Interrupted, KeyboardInterrupt):
+        raise
+    except Exception as error:  # one cell must not lose the table
+        work.say(f"FAILED: {cell.data}, {cell.method}, seed {cell.seed}: {error}")
+        told = {"error": str(error) or type(error).__name__, "traceback": traceback.format_exc()}
+        with contextlib.suppress(FieldmarkError):
+            storage.make_folder(folder)
+            storage.write_json(_failure(folder), {"status": "failed", **facts, **told})
+
+
+def _failure(folder: Path) -> Path:
+    """Beside the run folder, which must hold nothing but a run."""
+    return folder.with_name(folder.name + ".failed.json")
+
+
+def _seeded(recipe: Recipe, seed: int) -> Recipe:
+    config = recipe.train.model_copy(update={"seed": recipe.train.seed + seed})
+    return recipe.model_copy(update={"train": config})
+
+
+def _facts(work: _Bench, cell: Cell) -> dict[str, Any]:
+    """Where a number comes from."""
+    found, recipe = work.opened[cell.data], work.recipes[cell.method]
+    return {
+        **cell._asdict(),
+        "title": found.facts.title,
+        "subset": found.subset,
+        "level": found.facts.level,
+        "classes": len(found.classes),
+        "train_photos": len(found.rows("train")),
+        "test_photos": len(found.rows("test")),
+        "split": found.facts.split,
+        "split_sha256": found.split_hash(),
+        "overlap": found.facts.overlap,
+        "recipe_sha256": _recipe_hash(recipe),
+        "size": recipe.size,
+        "epochs": recipe.train.epochs if recipe.trains else 0,
+        "fieldmark": __version__,
+        "machine": {"processor": processor(), "device": str(runtime.pick_device(work.device))},
+    }
+
+
+def _recipe_hash(recipe: Recipe) -> str:
+    """Of every setting but the seed; weights count by their content, wherever they lie."""
+    settings = flatten(recipe.dump())
+    settings.pop("train.seed", None)
+    weights = Path(str(settings.get("backbone.weights")))
+    if weights.is_file():
+        settings["backbone.weights"] = storage.sha256_of(weights)
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _refuse_mixtures(work: _Bench) -> None:
+    """What is done must have been done with these settings on these photos."""
+    for cell in work.cells:
+        known, now = read_cell(work.folder(cell)), _facts(work, cell)
+        for key, what in (("recipe_sha256", "other settings"), ("split_sha256", "another split")):
+            if known.get("status") == "done" and known[key] != now[key]:
+                raise OutputError(
+                    f"--out {work.out} holds {cell.data}, {cell.method}, seed {cell.seed} with {what}; "
+                    "a table must not mix them. Give a new folder, or what that benchmark was given."
+                )
+
+
+def _measure(
+    work: _Bench, cell: Cell, result: dict[str, Any], store_folder: Path
+) -> dict[str, Any]:
+    """What a run found, and what only a benchmark asks for."""
+    folder = work.folder(cell)
+    store = PhotoStore.open(store_folder)
+    catalog = Catalog.open(work.photos(cell.data))
+    split = _usable(match_split(catalog, work.table(cell.data)), store)
+    if cell.data not in work.hashes:
+        work.hashes[cell.data] = catalog.fingerprint()
+    encoders = {
+        side: folder / "encoders" / who
+        for side, who in ((START, START), ("trained", result["candidate"]))
+    }
+    data = json.loads(RunFolder(folder).evaluation.read_text(encoding="utf-8"))
+    sides = {START: data["results"]["against"], "trained": data["results"]["encoder"]}
+    measured: dict[str, Any] = {}
+    for side, place in encoders.items():
+        work.progress("measuring", len(measured), 2, side)
+        kept = EvalResult.from_dict(sides[side])
+        measured[side] = {**kept.measures, "ece": kept.classification.get("ece")}
+        encoder = Encoder.load(place, device=work.device)
+        # The plain start, which rows of the start are held against, is not among the encoders kept.
+        if side == "trained" or cell.method != START:
+            train_x = encoder.embed_store(store, split.train_rows)
+            test_x = encoder.embed_store(store, split.test_rows)
+            measured[side] |= _further(work.opened[cell.data], split, train_x, test_x, kept)
+        if side == START:
+            provenance, network = encoder.provenance, encoder.spec.backbone.config.name
+    work.progress("measuring", 2, 2)
+    return {
+        "data_sha256": work.hashes[cell.data],
+        "network": network,
+        "start_saw": provenance.labels_seen,
+        "start_how": provenance.how,
+        "start_sha256": provenance.sha256,
+        "verdict": result["verdict"],
+        "sentence": result["sentence"],
+        "shipped": result["shipped"],
+        "gain": result["gain"],
+        "interval": result["interval"],
+        "grid": result.get("grid", {}),
+        "start": _plain(measured[START]),
+        "trained": _plain(measured["trained"]),
+    }
+
+
+def _usable(split: Split, store: PhotoStore) -> Split:
+    train, test = (np.isin(rows, store.usable) for rows in (split.train_rows, split.test_rows))
+    return split._replace(
+        train_rows=split.train_rows[train],
+        train_labels=split.train_labels[train],
+        test_rows=split.test_rows[test],
+        test_labels=split.test_labels[test],
+    )
+
+
+def _further(
+    found: Benchmark,
+    split: Split,
+    train_x: Float[np.ndarray, "N D"],
+    test_x: Float[np.ndarray, "Q D"],
+    kept: EvalResult,
+) -> dict[str, Any]:
+    """Measures beyond those of every run; what a data set has too few photos for is left out."""
+    measures: dict[str, Any] = {}
+    classes = len(split.classes)
+    for fraction in FEW_LABELS:
+        right = probe_fraction(
+            train_x, split.train_labels, test_x, split.test_labels, classes, fraction
+        )
+        measures[f"linear@{fraction * 100:g}"] = float(100 * right.mean())
+    for shots in (1, 5):
+        with contextlib.suppress(InputError):
+            measures[f"few-shot@{shots}"] = few_shot(
+                test_x, split.test_labels, shots=shots
+            ).accuracy
+    with contextlib.suppress(InputError):
+        measures |= cluster(test_x, split.test_labels, seeds=range(1)).measures
+    with contextlib.suppress(InputError):
+        measures |= open_set(train_x, split.train_labels, test_x, split.test_labels).measures
+    # The table of a split sorts classes by name; so does a benchmark.
+    order = [found.classes.index(name) for name in split.classes]
+    levels = {level: [groups[i] for i in order] for level, groups in found.coarser.items()}
+    if levels and "linear" in kept.predictions:
+        wrong = measure_mistakes(kept.labels, kept.predictions["linear"], levels)
+        measures |= {name: wrong[name] for name in wrong if name != "mistakes"}
+    return measures
+
+
+def _plain(values: dict[str, Any]) -> dict[str, float | None]:
+    return {k: float(v) if v is not None and np.isfinite(v) else None for k, v in values.items()}
+
+
+def read_cell(folder: Path) -> dict[str, Any]:
+    """What is known of a cell; empty where nothing is."""
+    for path in (folder / "cell.json", _failure(folder)):
+        try:
+            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        return found
+    return {}
+
+
+def _state(work: _Bench, cell: Cell) -> dict[str, Any]:
+    known = read_cell(work.folder(cell))
+    status = known.get("status", "missing")
+    if status == "missing" and read_result(work.folder(cell)) is None:
+        lock = work.out / "locks" / cell.place.replace("/", "--")
+        try:
+            with hold_run(lock) if lock.is_dir() else contextlib.nullcontext():
+                pass
+        except BusyError:
+            status = "busy"
+    told = {"error": known["error"]} if status == "failed" else {}
+    return {**cell._asdict(), "status": status, **told}
+
+
+def leaderboard_lines(work: _Bench) -> list[dict[str, Any]]:
+    """All that tables are made of: a line a cell, and a line a method on a data set."""
+    lines: list[dict[str, Any]] = []
+    for cell in work.cells:
+        known = read_cell(work.folder(cell)) or {"status": "missing", **_facts(work, cell)}
+        known.pop("traceback", None)
+        lines.append({"kind": "cell", **known})
+    for key, name in dict.fromkeys((cell.data, cell.method) for cell in work.cells):
+        done = [
+            work.folder(cell)
+            for cell in work.cells
+            if (cell.data, cell.method) == (key, name)
+            and read_cell(work.folder(cell)).get("status") == "done"
+        ]
+        if done:
+            gains = _gains(done)
+            lines.append({"kind": "gain", "data": key, "method": name, "measures": gains})
+    return lines
+
+
+def _gains(runs: list[Path]) -> dict[str, dict[str, float | None]]:
+    """Gain over the start by measure, over photos and seeds; points."""
+    read = [json.loads(RunFolder(run).evaluation.read_text(encoding="utf-8")) for run in runs]
+    start, trained = (
+        [EvalResult.from_dict(data["results"][side]) for data in read]
+        for side in ("against", "encoder")
+    )
+    found = {}
+    for name in COMPARED:
+        if all(name in side.per_query for side in (*start, *trained)):
+            before, after = (
+                np.stack([s.per_query[name] for s in side]) for side in (start, trained)
+            )
+            gain = combine_seeds(before, after, start[0].labels)
+            points = {"gain": 100 * gain.value, "low": 100 * gain.low, "high": 100 * gain.high}
+            found[name] = _plain({**points, "p": gain.p, "seed_spread": 100 * gain.seed_spread})
+    return found
+
+
+def write_tables(out: Path, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Write results.jsonl and every form of the table; returns its rows."""
+    text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
+    storage.write_text(out / "results.jsonl", text)
+    rows = leaderboard.rows(lines)
+    storage.write_text(out / "table.csv", leaderboard.as_csv(rows))
+    storage.write_text(out / "table.md", leaderboard.as_markdown(rows))
+    storage.write_text(out / "table.tex", leaderboard.as_latex(rows))
+    return rows
+
+
+def redraw(results: Path, out: Path) -> list[dict[str, Any]]:
+    """Make the tables again from a results.jsonl, computing nothing.
+
+    Raises:
+        InputError: If it is not one.
+    """
+    lines: list[dict[str, Any]] = []
+    try:
+        for line in results.read_text(encoding="utf-8").splitlines():
+            lines.append(json.loads(line))
+            if lines[-1]["kind"] not in {"cell", "gain"}:
+                raise ValueError(f"unknown kind {lines[-1]['kind']!r}")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{results}, line {len(lines) + 1}, is not of the results.jsonl of a benchmark ({error}); "
+            "give the file that fieldmark bench wrote to its --out."
+        ) from None
+    storage.make_folder(out)
+    return write_tables(out, lines)
+
+
+def _file_name(text: str) -> str:
+    return re.sub(r"[^\w.+-]+", "-", text)

@@ -1,0 +1,221 @@
+"""The table of a benchmark: rows from its results, as CSV, Markdown and LaTeX."""
+
+import csv
+import io
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from fieldmark.evaluation.significance import correct
+
+SHOWN = {
+    "rank1": "rank-1",
+    "rank5": "rank-5",
+    "map": "mAP",
+    "knn": "kNN",
+    "linear": "linear",
+    "linear@50": "50 %",
+    "linear@20": "20 %",
+    "linear@10": "10 %",
+    "linear@5": "5 %",
+    "linear@1": "1 %",
+    "few-shot@1": "1-shot",
+    "few-shot@5": "5-shot",
+    "nmi": "NMI",
+    "cluster_accuracy": "cluster acc.",
+    "auroc": "AUROC",
+    "ece": "ECE",
+    "severity": "severity",
+}
+"""Measures in the order of the columns; those that no row has are left out."""
+GAINS = {"rank1": "rank-1", "map": "mAP", "linear": "linear"}
+"""Measures whose gain over the start is a column of its own."""
+
+
+def rows(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row for each method on each data set, from the lines of results.jsonl.
+
+    Returns:
+        Plain data: ``data``, ``method``, ``seeds`` (done), ``wanted``, ``failed`` (errors),
+        ``part`` (how much of the data set it is), ``start_saw``, ``network``, ``size``, ``epochs``,
+        ``measures`` (mean over seeds, percent) and ``spread``, ``gains`` (by measure ``gain``,
+        ``low``, ``high``, ``p``, ``corrected``, ``finding``), ``seconds``.
+    """
+    cells = [line for line in lines if line["kind"] == "cell"]
+    gains = {
+        (line["data"], line["method"]): line["measures"] for line in lines if line["kind"] == "gain"
+    }
+    p_values = {
+        f"{data}/{method}/{name}": told[name]["p"] if told[name]["p"] is not None else float("nan")
+        for (data, method), told in gains.items()
+        for name in GAINS
+        if name in told
+    }
+    corrected = correct(p_values)
+    found = []
+    for data, method in dict.fromkeys((cell["data"], cell["method"]) for cell in cells):
+        same = [cell for cell in cells if (cell["data"], cell["method"]) == (data, method)]
+        done = [cell for cell in same if cell["status"] == "done"]
+        about = (done or same)[0]
+        row: dict[str, Any] = {
+            "data": data,
+            "method": method,
+            "wanted": len(same),
+            "seeds": len(done),
+            "failed": [cell["error"] for cell in same if cell["status"] == "failed"],
+            "part": about["subset"],
+            "start_saw": about.get("start_saw"),
+            "network": about.get("network"),
+            "overlap": about["overlap"],
+            "size": about["size"],
+            "epochs": about["epochs"],
+            "measures": {},
+            "spread": {},
+            "gains": {},
+            "seconds": statistics.median([c["seconds"] for c in done]) if done else None,
+        }
+        for name in SHOWN:
+            values = [cell["trained"].get(name) for cell in done]
+            known = [value for value in values if value is not None]
+            if known:
+                row["measures"][name] = statistics.mean(known)
+                row["spread"][name] = statistics.stdev(known) if len(known) > 1 else None
+        for name in GAINS:
+            told = gains.get((data, method), {}).get(name)
+            if told is not None:
+                p = corrected[f"{data}/{method}/{name}"]
+                shown = p == p and p < 0.05
+                finding = "not shown" if not shown else "better" if told["gain"] > 0 else "worse"
+                row["gains"][name] = {
+                    **told,
+                    "corrected": p if p == p else None,
+                    "finding": finding,
+                }
+        found.append(row)
+    return found
+
+
+def _saw(labels: str | None) -> str:
+    if labels is None:
+        return "–"
+    return "no labels" if labels == "none" else f"labels of {labels}"
+
+
+def _columns(table: Sequence[dict[str, Any]]) -> list[str]:
+    return [name for name in SHOWN if any(name in row["measures"] for row in table)]
+
+
+def _state(row: dict[str, Any]) -> str:
+    """Seeds done, and what is missing."""
+    text = str(row["seeds"])
+    if row["failed"]:
+        text += f" ({len(row['failed'])} FAILED)"
+    missing = row["wanted"] - row["seeds"] - len(row["failed"])
+    return text + (f" ({missing} missing)" if missing else "")
+
+
+def _value(row: dict[str, Any], name: str) -> str:
+    if name not in row["measures"]:
+        return "–"
+    spread = row["spread"][name]
+    digits = 2 if name == "severity" else 1
+    text = f"{row['measures'][name]:.{digits}f}"
+    return text if spread is None else f"{text} ± {spread:.{digits}f}"
+
+
+_MARKS = {"better": "↑", "worse": "↓", "not shown": ""}
+
+
+def _gain(row: dict[str, Any], name: str) -> str:
+    told = row["gains"].get(name)
+    if told is None:
+        return "–"
+    text = f"{told['gain']:+.1f}"
+    if told["low"] is not None:
+        text += f" [{told['low']:+.1f}, {told['high']:+.1f}]"
+    return f"{text.replace('-', '−')} {_MARKS[told['finding']]}".strip()
+
+
+def _name(row: dict[str, Any]) -> str:
+    return row["data"] + (f" ({row['part']})" if row["part"] else "")
+
+
+def _remarks(table: Sequence[dict[str, Any]]) -> list[str]:
+    """What must stand below the table."""
+    lines = [
+        "Measures are of the trained encoder (of the post-processed start in rows `start`), last epoch, "
+        "mean ± standard deviation over seeds. Gains are over the start under the same post-processing "
+        "(rows `start`: over the plain start), points, with the 95 % interval over photos and seeds; ↑ "
+        "and ↓ hold after Holm's correction for all gains shown."
+    ]
+    for saw in dict.fromkeys(row["start_saw"] for row in table if row["start_saw"]):
+        overlaps = {row["data"]: row["overlap"] for row in table if row["start_saw"] == saw}
+        told = "; ".join(f"{data}: {text}" for data, text in overlaps.items() if text)
+        lines.append(
+            f"The start saw {_saw(saw)}." + (f" {told}." if told and saw != "none" else "")
+        )
+    for row in table:
+        lines += [f"FAILED: {_name(row)}, {row['method']}: {error}" for error in row["failed"]]
+    return lines
+
+
+def as_markdown(table: Sequence[dict[str, Any]]) -> str:
+    """The table to read, with what must be known below it."""
+    columns = _columns(table)
+    heads = ["data", "method", "network", "size", "epochs", "start saw", "seeds"]
+    heads += [SHOWN[name] for name in columns] + [f"{label} gain" for label in GAINS.values()]
+    lines = [f"| {' | '.join(heads)} | s a run |", "|---" * (len(heads) + 1) + "|"]
+    for row in table:
+        cells = [_name(row), f"`{row['method']}`", str(row["network"] or "–"), str(row["size"])]
+        cells += [str(row["epochs"]), _saw(row["start_saw"]), _state(row)]
+        cells += [_value(row, name) for name in columns] + [_gain(row, name) for name in GAINS]
+        cells.append(f"{row['seconds']:.0f}" if row["seconds"] else "–")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, "", *(f"{text}\n" for text in _remarks(table))])
+
+
+def as_csv(table: Sequence[dict[str, Any]]) -> str:
+    """One line a row, numbers with all their digits."""
+    columns = _columns(table)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    facts = ("data", "part", "method", "network", "size", "epochs", "start_saw", "seeds", "wanted")
+    numbers = ("gain", "low", "high", "p", "corrected", "finding")
+    header = [*facts, *columns, *(f"{name} spread" for name in columns)]
+    header += [f"{name} {number}" for name in GAINS for number in numbers]
+    writer.writerow([*header, "seconds", "failed"])
+    for row in table:
+        cells = [row[fact] for fact in facts]
+        cells += [row["measures"].get(name) for name in columns]
+        cells += [row["spread"].get(name) for name in columns]
+        cells += [row["gains"].get(name, {}).get(number) for name in GAINS for number in numbers]
+        writer.writerow([*cells, row["seconds"], "; ".join(row["failed"])])
+    return text.getvalue()
+
+
+_SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+_SPECIAL |= {letter: f"\\{letter}" for letter in "&%$#_{}"}
+_SPECIAL |= {"±": r"$\pm$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "–": "--", "−": "$-$"}
+
+
+def _latex(text: str) -> str:
+    return "".join(_SPECIAL.get(letter, letter) for letter in text)
+
+
+def as_latex(table: Sequence[dict[str, Any]]) -> str:
+    """The table for a paper; needs booktabs."""
+    columns = _columns(table)
+    heads = ["data", "method", "seeds", *(SHOWN[name] for name in columns)]
+    heads += [f"{label} gain" for label in GAINS.values()]
+    lines = [rf"\begin{{tabular}}{{ll{'r' * (len(heads) - 2)}}}", r"\toprule"]
+    lines += [" & ".join(map(_latex, heads)) + r" \\", r"\midrule"]
+    before = None
+    for row in table:
+        if before not in (None, row["data"]):
+            lines.append(r"\midrule")
+        before = row["data"]
+        cells = [_name(row), row["method"], _state(row), *(_value(row, name) for name in columns)]
+        cells += [_gain(row, name) for name in GAINS]
+        lines.append(" & ".join(map(_latex, cells)) + r" \\")
+    lines += [r"\bottomrule", r"\end{tabular}"]
+    return "\n".join([*lines, *(f"% {text}" for text in _remarks(table))]) + "\n"
