@@ -78,7 +78,11 @@ def one(options: argparse.Namespace, photos: str, name: str) -> dict[str, Any]:
 
 def encoder_of(options: argparse.Namespace, photos: str, name: str) -> Path:
     run, who = ENCODERS[name]
-    return Path(options.runs) / f"{photos}-{run}-gentle-0" / "encoders" / who
+    # The start is the same beside every seed.
+    places = sorted(Path(options.runs).glob(f"{photos}-{run}-gentle-*/encoders/{who}"))
+    if not places:
+        raise SystemExit(f"{options.runs} holds no run {photos}-{run}-gentle-*; make it first.")
+    return places[0]
 
 
 def tune(

@@ -59,6 +59,7 @@ def test_every_cell_is_a_run_with_its_provenance(finished, sample):
         assert cell["seconds"] > 0
         assert cell["machine"]["device"] == "cpu"
         assert cell["train_photos"] + cell["test_photos"] == 64
+        assert (cell["test_photos_in_train"], cell["pictures_in_several_classes"]) == (0, 0)
         for measure in ("rank1", "map", "linear", "linear@1", "nmi", "auroc", "ece"):
             assert 0 <= cell["trained"][measure] <= 100, measure
         # Four species make no 5-way episode.
@@ -207,6 +208,20 @@ def test_a_part_of_a_data_set_is_named_in_every_row(tmp_path):
     assert "| cub200 (50 of 200 classes) |" in leaderboard.as_markdown(table)
     assert "cub200 (50 of 200 classes) &" in leaderboard.as_latex(table)
     assert "50 of 200 classes" in leaderboard.as_csv(table)
+
+
+def test_leaks_and_what_the_start_saw_are_told_below_the_table():
+    line = {
+        "kind": "cell", "status": "done", "data": "dogs", "method": "start", "seed": 0, "subset": None,
+        "overlap": "weights saw the answers", "size": 128, "epochs": 0, "trained": {"map": 50.0},
+        "seconds": 3.0, "start_saw": "ImageNet-1k", "network": "n", "test_photos_in_train": 7,
+        "pictures_in_several_classes": 2, "test_photos": 1_000,
+    }  # fmt: skip
+    below = leaderboard.as_markdown(leaderboard.rows([line]))
+    assert "7 of 1,000 test photos show a picture that is in train too, and 2 pictures" in below
+    assert "The start saw labels of ImageNet-1k. dogs: weights saw the answers." in below
+    clean = {**line, "test_photos_in_train": 0, "pictures_in_several_classes": 0}
+    assert "WARNING" not in leaderboard.as_markdown(leaderboard.rows([clean]))
 
 
 def test_bad_requests_are_refused_before_anything_is_written(sample, tmp_path, monkeypatch, capsys):

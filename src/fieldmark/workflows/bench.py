@@ -2,7 +2,7 @@
 
 OUT/
 ├── bench.json                        what was asked
-├── data/NAME.csv                     photos, labels and split of each data set
+├── data/NAME.csv  NAME.leaks.json    photos, labels and split of each data set; what leaks
 ├── cells/NAME/METHOD/seed-0/         a run folder of fieldmark train, with cell.json
 ├── store/NAME/288px/                 decoded photos, shared by all cells that want them so large
 ├── locks/                            which cell is being worked on, by which process
@@ -17,6 +17,7 @@ import re
 import time
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ from fieldmark import __version__, runtime, storage
 from fieldmark.backbones.backbone import Backbone
 from fieldmark.data.benchmarks import BENCHMARKS, Benchmark, open_benchmark
 from fieldmark.data.catalog import Catalog
+from fieldmark.data.leakage import find_leaks
 from fieldmark.data.splits import Split, match_split
 from fieldmark.data.store import PhotoStore
 from fieldmark.encoder import Encoder
@@ -94,8 +96,8 @@ class _Bench(NamedTuple):
     device: str
     progress: ShowProgress
     say: Say
-    hashes: dict[str, str]
-    """Of the photos of each data set, once they were read."""
+    looked_at: dict[str, dict[str, Any]]
+    """What was found by reading all photos of each data set, once for each process."""
 
     def folder(self, cell: Cell) -> Path:
         return self.out / "cells" / cell.place
@@ -368,8 +370,7 @@ def _measure(
     store = PhotoStore.open(store_folder)
     catalog = Catalog.open(work.photos(cell.data))
     split = _usable(match_split(catalog, work.table(cell.data)), store)
-    if cell.data not in work.hashes:
-        work.hashes[cell.data] = catalog.fingerprint()
+    about = _about_photos(work, cell.data, catalog, store, split)
     encoders = {
         side: folder / "encoders" / who
         for side, who in ((START, START), ("trained", result["candidate"]))
@@ -391,7 +392,7 @@ def _measure(
             provenance, network = encoder.provenance, encoder.spec.backbone.config.name
     work.progress("measuring", 2, 2)
     return {
-        "data_sha256": work.hashes[cell.data],
+        **about,
         "network": network,
         "start_saw": provenance.labels_seen,
         "start_how": provenance.how,
@@ -405,6 +406,25 @@ def _measure(
         "start": _plain(measured[START]),
         "trained": _plain(measured["trained"]),
     }
+
+
+def _about_photos(
+    work: _Bench, data: str, catalog: Catalog, store: PhotoStore, split: Split
+) -> dict[str, Any]:
+    """Hash of the photos, and how many pictures stand where they should not."""
+    if data not in work.looked_at:
+        leaks = find_leaks(store, split, progress=partial(work.progress, "looking for leaks"))
+        work.looked_at[data] = {
+            "data_sha256": catalog.fingerprint(),
+            "test_photos_in_train": leaks.test_photos,
+            "pictures_in_several_classes": len(leaks.across),
+        }
+        shown = {
+            name: [[catalog[row].path for row in group] for group in groups]
+            for name, groups in (("train_and_test", leaks.between), ("classes", leaks.across))
+        }
+        storage.write_json(work.table(data).with_suffix(".leaks.json"), shown)
+    return work.looked_at[data]
 
 
 def _usable(split: Split, store: PhotoStore) -> Split:

@@ -37,7 +37,8 @@ def rows(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
     Returns:
         Plain data: ``data``, ``method``, ``seeds`` (done), ``wanted``, ``failed`` (errors),
-        ``part`` (how much of the data set it is), ``start_saw``, ``network``, ``size``, ``epochs``,
+        ``part`` (how much of the data set it is), ``leaks`` (test photos whose picture is in train,
+        pictures in several classes, test photos), ``start_saw``, ``network``, ``size``, ``epochs``,
         ``measures`` (mean over seeds, percent) and ``spread``, ``gains`` (by measure ``gain``,
         ``low``, ``high``, ``p``, ``corrected``, ``finding``), ``seconds``.
     """
@@ -67,6 +68,11 @@ def rows(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             "start_saw": about.get("start_saw"),
             "network": about.get("network"),
             "overlap": about["overlap"],
+            "leaks": (
+                about.get("test_photos_in_train", 0),
+                about.get("pictures_in_several_classes", 0),
+                about.get("test_photos", 0),
+            ),
             "size": about["size"],
             "epochs": about["epochs"],
             "measures": {},
@@ -154,6 +160,14 @@ def _remarks(table: Sequence[dict[str, Any]]) -> list[str]:
         lines.append(
             f"The start saw {_saw(saw)}." + (f" {told}." if told and saw != "none" else "")
         )
+    for row in {row["data"]: row for row in table if row["seeds"]}.values():
+        in_train, in_classes, tests = row["leaks"]
+        if in_train or in_classes:
+            lines.append(
+                f"WARNING: in {_name(row)} {in_train:,} of {tests:,} test photos show a picture that is "
+                f"in train too, and {in_classes:,} pictures stand in several classes "
+                f"(data/{row['data']}.leaks.json)."
+            )
     for row in table:
         lines += [f"FAILED: {_name(row)}, {row['method']}: {error}" for error in row["failed"]]
     return lines
