@@ -6,7 +6,7 @@ OUT/
 ├── cells/NAME/METHOD/seed-0/         a run folder of fieldmark train, with cell.json
 ├── store/NAME/288px/                 decoded photos, shared by all cells that want them so large
 ├── locks/                            which cell is being worked on, by which process
-└── results.jsonl  table.csv  table.md  table.tex
+└── results.jsonl  table.csv  table.md  table.tex  report.html
 """
 
 import contextlib
@@ -44,6 +44,7 @@ from fieldmark.evaluation.clusters import cluster
 from fieldmark.evaluation.evaluate import EvalResult, probe_fraction
 from fieldmark.evaluation.fewshot import few_shot
 from fieldmark.evaluation.openset import open_set
+from fieldmark.evaluation.report.benchmark import render_benchmark
 from fieldmark.evaluation.significance import combine_seeds
 from fieldmark.evaluation.taxonomy import measure_mistakes
 from fieldmark.training.lock import hold_run
@@ -546,6 +547,9 @@ def write_tables(out: Path, lines: list[dict[str, Any]]) -> list[dict[str, Any]]
     storage.write_text(out / "table.csv", leaderboard.as_csv(rows))
     storage.write_text(out / "table.md", leaderboard.as_markdown(rows))
     storage.write_text(out / "table.tex", leaderboard.as_latex(rows))
+    render_benchmark(
+        rows, out / "report.html", labels=leaderboard.SHOWN, remarks=leaderboard.remarks(rows)
+    )
     return rows
 
 

@@ -146,7 +146,7 @@ def _name(row: dict[str, Any]) -> str:
     return row["data"] + (f" ({row['part']})" if row["part"] else "")
 
 
-def _remarks(table: Sequence[dict[str, Any]]) -> list[str]:
+def remarks(table: Sequence[dict[str, Any]]) -> list[str]:
     """What must stand below the table."""
     lines = [
         "Measures are of the trained encoder (of the post-processed start in rows `start`), last epoch, "
@@ -185,7 +185,7 @@ def as_markdown(table: Sequence[dict[str, Any]]) -> str:
         cells += [_value(row, name) for name in columns] + [_gain(row, name) for name in GAINS]
         cells.append(f"{row['seconds']:.0f}" if row["seconds"] else "–")
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, "", *(f"{text}\n" for text in _remarks(table))])
+    return "\n".join([*lines, "", *(f"{text}\n" for text in remarks(table))])
 
 
 def as_csv(table: Sequence[dict[str, Any]]) -> str:
@@ -232,4 +232,4 @@ def as_latex(table: Sequence[dict[str, Any]]) -> str:
         cells += [_gain(row, name) for name in GAINS]
         lines.append(" & ".join(map(_latex, cells)) + r" \\")
     lines += [r"\bottomrule", r"\end{tabular}"]
-    return "\n".join([*lines, *(f"% {text}" for text in _remarks(table))]) + "\n"
+    return "\n".join([*lines, *(f"% {text}" for text in remarks(table))]) + "\n"

@@ -59,13 +59,15 @@ def page_of(data: ReportData) -> str:
     index = {photo: number for number, photo in enumerate(photos)}
     shown, hidden = _photo_style(data, photos, index)
     drawing = draw_map(data.map, data.confusable, index) if data.map else None
-    style, theme, script = (Markup(_text(name)) for name in ("style.css", "theme.js", "report.js"))
+    style, theme, script = (
+        Markup(page_text(name)) for name in ("style.css", "theme.js", "report.js")
+    )
     policy = "; ".join(
         (
             "default-src 'none'",
             "img-src data:",
-            f"style-src {_hash(style)} {_hash(shown)}",
-            f"script-src {_hash(theme)} {_hash(script)}",
+            f"style-src {source_hash(style)} {source_hash(shown)}",
+            f"script-src {source_hash(theme)} {source_hash(script)}",
             "base-uri 'none'",
             "form-action 'none'",
         )
@@ -173,12 +175,14 @@ def _code(text: str) -> Markup:
 
 
 @cache
-def _text(name: str) -> str:
+def page_text(name: str) -> str:
+    """A file that pages are made of."""
     folder = resources.files("fieldmark.evaluation.report").joinpath("page")
     return folder.joinpath(name).read_text(encoding="utf-8")
 
 
-def _hash(text: str) -> str:
+def source_hash(text: str) -> str:
+    """How a content security policy names a script or style that may be used."""
     digest = hashlib.sha256(text.encode()).digest()
     return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"
 
