@@ -127,7 +127,7 @@ def test_what_is_done_is_not_done_again(finished, sample, monkeypatch):
 def test_tables_are_drawn_again_without_computing(finished, tmp_path):
     out, found = finished
     assert redraw(out / "results.jsonl", tmp_path / "again") == found["rows"]
-    for name in ("table.csv", "table.md", "table.tex", "results.jsonl"):
+    for name in ("table.csv", "table.md", "table.tex", "results.jsonl", "report.html"):
         assert (tmp_path / "again" / name).read_text() == (out / name).read_text()
     (tmp_path / "bad.jsonl").write_text('{"kind": "photo"}\n')
     with pytest.raises(InputError, match=r"line 2, is not of the results\.jsonl .* 'photo'"):
