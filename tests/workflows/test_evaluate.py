@@ -169,8 +169,10 @@ def test_the_probe_is_measured_as_a_classifier_too(birds, tmp_path):
     settings = {"labels": labels, "against": birds / "poor", "out": out, "config": FAST}
     found = evaluate(birds / "good", birds / "photos", **settings)
     tables = found.data["classification"]
-    assert tables["encoder"] == dict.fromkeys(tables["encoder"], 100.0)
-    assert set(tables["encoder"]) == {"top1", "top5", "recall", "precision", "f1", "f1_paper"}
+    sure = dict(tables["encoder"])
+    assert 0 < sure.pop("ece") < 10  # always right, and nearly always sure of it
+    assert sure == dict.fromkeys(sure, 100.0)
+    assert set(sure) == {"top1", "top5", "recall", "precision", "f1", "f1_paper"}
     assert tables["against"]["top1"] == found.data["start"]["linear"] < 100
     written = json.loads((out / "evaluation.json").read_text())
     assert written["classification"] == tables
