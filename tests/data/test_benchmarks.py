@@ -333,6 +333,16 @@ def test_the_table_of_a_data_set_is_what_every_command_takes(name, opened, tmp_p
     assert catalog.read(0) == found.catalog().read(0)
 
 
+def test_a_table_may_leave_out_what_takes_no_part(opened, tmp_path):
+    found = opened("flowers102")
+    table = tmp_path / "table.csv"
+    table.write_text(found.table(tmp_path, parts=("train", "test")))
+    assert Catalog.open(table).splits.count("val") == 0
+    assert len(Catalog.open(table)) == len(found) - 2
+    split = match_split(Catalog.open(table), table)
+    assert (len(split.train_rows), len(split.test_rows)) == (2, 4)
+
+
 def test_shards_are_read_where_they_lie(tmp_path):
     found = open_benchmark("folder", shards(tmp_path))
     assert found.counts == {"train": 4, "test": 4}

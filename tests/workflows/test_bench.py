@@ -190,6 +190,14 @@ def test_a_cell_that_another_process_works_on_is_left_to_it(sample, tmp_path, mo
     assert any("left to another process" in text for text in said)
 
 
+def test_photos_of_the_validation_part_do_not_train(tmp_path, monkeypatch):
+    root = LAYOUTS["flowers102"](tmp_path / "flowers")
+    bench({"flowers102": root}, tmp_path / "out", methods=[], extra=EXTRA, only_plan=True)
+    table = (tmp_path / "out" / "data" / "flowers102.csv").read_text()
+    assert table.count(",train") == 2
+    assert ",val" not in table
+
+
 def test_a_plan_trains_nothing(sample, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_run", None)
     found = run(sample, tmp_path / "out", only_plan=True)

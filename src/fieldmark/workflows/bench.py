@@ -192,7 +192,7 @@ def bench(
     claim_folder(out, "bench.json", "a benchmark")
     for key, found in opened.items():
         place = storage.make_folder(work.table(key).parent)
-        storage.write_text(work.table(key), found.table(place))
+        storage.write_text(work.table(key), found.table(place, parts=("train", "test")))
     asked = {
         "data": {key: str(found.root) for key, found in opened.items()},
         "methods": names,
@@ -305,7 +305,7 @@ def _run(work: _Bench, cell: Cell) -> None:
         work.say(f"FAILED: {cell.data}, {cell.method}, seed {cell.seed}: {error}")
         told = {"error": str(error) or type(error).__name__, "traceback": traceback.format_exc()}
         with contextlib.suppress(FieldmarkError):
-            storage.make_folder(folder)
+            storage.make_folder(folder.parent)
             storage.write_json(_failure(folder), {"status": "failed", **facts, **told})
 
 

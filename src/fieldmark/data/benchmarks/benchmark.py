@@ -174,7 +174,7 @@ class Benchmark:
         )
         return Catalog(self.root, entries)
 
-    def table(self, folder: Path) -> str:
+    def table(self, folder: Path, *, parts: tuple[str, ...] = ("train", "val", "test")) -> str:
         """CSV with ``path,label,split`` that every command takes as photos and as ``--probe``.
 
         Photos inside shards have their ids for paths: the shards are the photos, the table is the
@@ -182,6 +182,8 @@ class Benchmark:
 
         Args:
             folder: Where the table will lie; its paths start there.
+            parts: Whose photos to list. What trains on a table trains on all that is not in its
+                ``test``, without labels; without ``val`` it keeps to the papers' train part.
         """
         root, here = (os.path.abspath(place) for place in (self.root, folder))  # noqa: PTH100
         start = os.path.relpath(root, here)
@@ -189,6 +191,8 @@ class Benchmark:
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["path", "label", "split", *(["group"] if self.groups else [])])
         for i, path in enumerate(self.paths):
+            if self.splits[i] not in parts:
+                continue
             place = path if self.shards else f"{start}/{path}".replace(os.sep, "/")
             cells = [place, self.classes[self.labels[i]]]
             cells += [self.splits[i], *([self.groups[i]] if self.groups else [])]
