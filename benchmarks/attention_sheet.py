@@ -26,6 +26,7 @@ from torch.nn import functional
 
 from _record import record
 from fieldmark.encoder import Encoder
+from fieldmark.evaluation.localisation import cover_by_boxes, measure_localisation
 
 CELL, MARGIN, TOP, LEFT, FOOT = 190, 14, 92, 14, 34
 INK, FAINT, BOX = (32, 34, 38), (110, 114, 120), (255, 255, 255)
@@ -95,14 +96,12 @@ def look(encoder: Encoder, images: Tensor) -> tuple[Tensor, Tensor | None]:
     return (length * weights).unflatten(1, features.shape), weights.unflatten(1, features.shape)
 
 
-def energy_in_box(maps: Tensor, boxes: Tensor, fine: int = 112) -> tuple[Tensor, Tensor]:
+def energy_in_box(maps: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
     """Share of each map inside its box, and that share ÷ the box's area; cells are even inside."""
-    maps = functional.interpolate(maps[:, None].double(), (fine, fine), mode="nearest")[:, 0]
-    at = (torch.arange(fine).double() + 0.5) / fine
-    x0, y0, x1, y1 = boxes.double().T[..., None]
-    inside = ((at >= y0) & (at < y1))[:, :, None] & ((at >= x0) & (at < x1))[:, None, :]
-    share = (maps * inside).sum((1, 2)) / maps.sum((1, 2)).clamp_min(1e-30)
-    return share, share / inside.double().mean((1, 2)).clamp_min(1e-9)
+    shape = (maps.shape[1], maps.shape[2])
+    cover = cover_by_boxes(boxes.double().numpy(), shape)
+    found = measure_localisation(maps.double().numpy(), cover).per_photo
+    return torch.from_numpy(found["energy"]), torch.from_numpy(found["lift"])
 
 
 def measure(encoder: Encoder, shown: list[Shown]) -> dict[str, Any]:
