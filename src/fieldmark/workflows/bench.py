@@ -31,6 +31,7 @@ from fieldmark.data.catalog import Catalog
 from fieldmark.data.leakage import find_leaks
 from fieldmark.data.splits import Split, match_split
 from fieldmark.data.store import PhotoStore
+from fieldmark.data.views import center_views
 from fieldmark.encoder import Encoder
 from fieldmark.errors import (
     BusyError,
@@ -43,8 +44,10 @@ from fieldmark.errors import (
 from fieldmark.evaluation.clusters import cluster
 from fieldmark.evaluation.evaluate import EvalResult, probe_fraction
 from fieldmark.evaluation.fewshot import few_shot
+from fieldmark.evaluation.knn import weighted_knn
 from fieldmark.evaluation.openset import open_set
 from fieldmark.evaluation.report.benchmark import render_benchmark
+from fieldmark.evaluation.robustness import KINDS, corrupt
 from fieldmark.evaluation.significance import combine_seeds
 from fieldmark.evaluation.taxonomy import measure_mistakes
 from fieldmark.training.lock import hold_run
@@ -389,6 +392,7 @@ def _measure(
             train_x = encoder.embed_store(store, split.train_rows)
             test_x = encoder.embed_store(store, split.test_rows)
             measured[side] |= _further(work.opened[cell.data], split, train_x, test_x, kept)
+            measured[side] |= _robustness(encoder, store, split, train_x)
         if side == START:
             provenance, network = encoder.provenance, encoder.spec.backbone.config.name
     work.progress("measuring", 2, 2)
@@ -468,6 +472,25 @@ def _further(
     if levels and "linear" in kept.predictions:
         wrong = measure_mistakes(kept.labels, kept.predictions["linear"], levels)
         measures |= {name: wrong[name] for name in wrong if name != "mistakes"}
+    return measures
+
+
+def _robustness(
+    encoder: Encoder, store: PhotoStore, split: Split, train_x: Float[np.ndarray, "N D"]
+) -> dict[str, float]:
+    """KNN among clean train photos, asked with test photos in trouble."""
+    if not len(train_x):
+        return {}
+    measures = {}
+    for kind in KINDS:
+        test_x = np.empty((len(split.test_rows), encoder.dim), np.float32)
+        for begin in range(0, len(test_x), 64):
+            rows = split.test_rows[begin : begin + 64]
+            view = center_views(store, rows, encoder.size, encoder.spec.crop, device=encoder.device)
+            images = corrupt(view.images, kind, rows)
+            test_x[begin : begin + 64] = encoder.encode(images).cpu().numpy()
+        said = weighted_knn(train_x, split.train_labels, test_x, classes=len(split.classes))
+        measures[f"knn:{kind}"] = float(100 * (said == split.test_labels).mean())
     return measures
 
 
