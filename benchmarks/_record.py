@@ -10,7 +10,18 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow", "simplejpeg", "lightly")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "numpy",
+    "pillow",
+    "simplejpeg",
+    "scikit-learn",
+    "lightly",
+    "torchmetrics",
+    "pytorch-metric-learning",
+)
 
 
 def machine() -> dict[str, Any]:
