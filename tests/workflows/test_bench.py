@@ -198,6 +198,18 @@ def test_photos_of_the_validation_part_do_not_train(tmp_path, monkeypatch):
     assert ",val" not in table
 
 
+def test_recipes_may_be_files_and_two_of_one_name_are_refused(sample, tmp_path):
+    own = tmp_path / "mine.toml"
+    own.write_text('base = "smoke"\n[method]\ntemperature = 0.3\n')
+    found = run(sample, tmp_path / "out", methods=["smoke", str(own)], only_plan=True, seeds=1)
+    assert [cell["method"] for cell in found["cells"]] == ["start", "smoke", "mine"]
+    (tmp_path / "other").mkdir()
+    twin = tmp_path / "other" / "mine.toml"
+    twin.write_text('base = "smoke"\n[method]\ntemperature = 0.4\n')
+    with pytest.raises(ConfigError, match="two recipes are called 'mine'"):
+        run(sample, tmp_path / "no", methods=[str(own), str(twin)])
+
+
 def test_a_plan_trains_nothing(sample, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_run", None)
     found = run(sample, tmp_path / "out", only_plan=True)

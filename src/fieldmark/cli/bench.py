@@ -22,7 +22,7 @@ def command(
     ] = None,
     methods: Annotated[
         str | None,
-        typer.Option(help="Recipes, separated by commas; by default all methods."),
+        typer.Option(help="Recipes or TOML files, separated by commas; by default all methods."),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each method on each data set.")] = 3,
     weights: Weights = None,

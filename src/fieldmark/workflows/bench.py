@@ -144,7 +144,7 @@ def bench(
     Args:
         data: Folder of each data set, by name as :func:`open_benchmark` takes it.
         out: Folder for cells and tables.
-        methods: Recipes; ``start`` (no training) is always among them.
+        methods: Recipes, by name or as TOML files; ``start`` (no training) is always among them.
         seeds: Runs of each method on each data set; the start has one, for nothing of it is drawn but
             the looks that whitening is fitted on.
         sets: ``a.b=c`` overrides for all methods.
@@ -170,8 +170,12 @@ def bench(
         )
     out = Path(out)
     sets = list(sets)
-    names = list(dict.fromkeys((START, *methods)))
-    recipes = {name: _recipe(name, sets, extra) for name in names}
+    recipes: dict[str, Recipe] = {}
+    for name in dict.fromkeys((START, *methods)):
+        recipe = _recipe(name, sets, extra)
+        if recipes.setdefault(recipe.name, recipe) != recipe:
+            raise ConfigError(f"two recipes are called '{recipe.name}'; give one another name.")
+    names = list(recipes)
     opened = {}
     for name, path in data.items():
         found = open_benchmark(name, path)
