@@ -265,8 +265,8 @@ def _predict(work: _Bench, missing: list[Cell]) -> dict[str, float]:
 
 
 def _time(minutes: float) -> str:
-    if minutes < 1:
-        return "less than a minute"
+    if minutes < 1.5:
+        return "a minute" if minutes >= 0.5 else "less than a minute"
     return f"{minutes:.0f} minutes" if minutes < 100 else f"{minutes / 60:.1f} hours"
 
 
