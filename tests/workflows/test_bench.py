@@ -12,7 +12,6 @@ from fieldmark.cli import app
 from fieldmark.errors import BusyError, CatalogError, ConfigError, InputError, OutputError
 from fieldmark.evaluation.evaluate import EvalResult
 from fieldmark.evaluation.significance import combine_seeds
-from fieldmark.training.lock import hold_run
 from fieldmark.workflows import bench as module
 from fieldmark.workflows import leaderboard
 from fieldmark.workflows.bench import bench, redraw
@@ -182,10 +181,11 @@ def test_a_cell_that_another_process_works_on_is_left_to_it(sample, tmp_path, mo
 
     monkeypatch.setattr(module, "hold_run", held)
     said = []
-    with hold_run(tmp_path / "out" / "locks" / "unrelated"):
-        (tmp_path / "out" / "bench.json").write_text("{}")
-        found = run(sample, tmp_path / "out", say=said.append)
-    assert [cell["status"] for cell in found["cells"]] == ["done", "done", "missing"]
+    out = tmp_path / "out"
+    (out / "locks" / f"{name}--smoke--seed-1").mkdir(parents=True)
+    (out / "bench.json").write_text("{}")
+    found = run(sample, out, say=said.append)
+    assert [cell["status"] for cell in found["cells"]] == ["done", "done", "busy"]
     assert "(1 missing)" in (tmp_path / "out" / "table.md").read_text()
     assert any("left to another process" in text for text in said)
 

@@ -62,7 +62,7 @@ from fieldmark.workflows.photos import (
 from fieldmark.workflows.plan import plan
 from fieldmark.workflows.recipe import Recipe, load_recipe
 from fieldmark.workflows.run import RunFolder, claim_folder, flatten, processor
-from fieldmark.workflows.train import read_result, train
+from fieldmark.workflows.train import train
 
 _log = logging.getLogger("fieldmark")
 START = "start"
@@ -516,7 +516,7 @@ def read_cell(folder: Path) -> dict[str, Any]:
 def _state(work: _Bench, cell: Cell) -> dict[str, Any]:
     known = read_cell(work.folder(cell))
     status = known.get("status", "missing")
-    if status == "missing" and read_result(work.folder(cell)) is None:
+    if status == "missing":
         lock = work.out / "locks" / cell.place.replace("/", "--")
         try:
             with hold_run(lock) if lock.is_dir() else contextlib.nullcontext():
