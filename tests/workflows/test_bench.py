@@ -71,6 +71,12 @@ def test_every_cell_is_a_run_with_its_provenance(finished, sample):
     assert cells[2]["trained"]["map"] == pytest.approx(result["trained"]["map"])
 
 
+def test_the_start_is_embedded_in_one_pass_as_the_others_are(finished):
+    out, _ = finished
+    settings = next((out / "cells").glob("*/start/seed-0/config.resolved.toml")).read_text()
+    assert "flip = false" in settings
+
+
 def test_gains_reach_over_photos_and_seeds(finished):
     out, found = finished
     runs = sorted((out / "cells").glob("*/smoke/seed-?/evaluation.json"))

@@ -229,8 +229,9 @@ def _recipe(name: str, sets: list[str], extra: dict[str, Any] | None) -> Recipe:
 
 
 def _without_training(sets: list[str]) -> list[str]:
-    """Overrides that mean something to a recipe that trains nothing."""
-    return [each for each in sets if not each.startswith(("train.", "method.", "views."))]
+    """Overrides that mean something to a recipe that trains nothing; one pass a photo, as others."""
+    kept = [each for each in sets if not each.startswith(("train.", "method.", "views."))]
+    return ["post.flip=false", *kept]
 
 
 def _predict(work: _Bench, missing: list[Cell]) -> dict[str, float]:

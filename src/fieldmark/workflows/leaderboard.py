@@ -153,7 +153,7 @@ def remarks(table: Sequence[dict[str, Any]]) -> list[str]:
     """What must stand below the table."""
     lines = [
         "Measures are of the trained encoder (of the post-processed start in rows `start`), last epoch, "
-        "mean ± standard deviation over seeds. Gains are over the start under the same post-processing "
+        "mean ± standard deviation over seeds; post-processing is each recipe's own. Gains are over the start under the same post-processing "
         "(rows `start`: over the plain start), points, with the 95 % interval over photos and seeds; ↑ "
         "and ↓ hold after Holm's correction for all gains shown."
     ]

@@ -120,7 +120,7 @@ def _headline(rows: Sequence[Row]) -> str:
     ]
     better, worse = told.count("better"), told.count("worse")
     return (
-        f"Of {len(told)} rows with training, {better} gained mAP over their start, {worse} lost, and for "
+        f"Of {len(told)} {'row' if len(told) == 1 else 'rows'} with training, {better} gained mAP over their start, {worse} lost, and for "
         f"{len(told) - better - worse} no difference is shown."
         if told
         else "No row with training is done yet."
