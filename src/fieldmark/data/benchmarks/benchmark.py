@@ -62,13 +62,16 @@ class Attributes(NamedTuple):
     present: Bool[np.ndarray, "N A"]
 
 
+Inside = Callable[[UInt8[np.ndarray, "H W *C"]], Bool[np.ndarray, "H W"]]
+"""Which values of a mask file are the object."""
+
+
 class Masks(NamedTuple):
     """Files that say which pixels are the object."""
 
     files: tuple[str | None, ...]
     """Path of each photo's mask below the root; None where it has none."""
-    inside: Callable[[UInt8[np.ndarray, "H W *C"]], Bool[np.ndarray, "H W"]]
-    """Which values of a mask file are the object."""
+    inside: Inside
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, UInt8
 
 from fieldmark.data.benchmarks.benchmark import Attributes, Benchmark, Facts, Masks, Parts
-from fieldmark.data.benchmarks.files import Folder, indexed
+from fieldmark.data.benchmarks.files import Folder
 
 CUB200 = Facts(
     name="cub200",
@@ -67,15 +68,11 @@ def read_cub200(path: Path) -> Benchmark:
     folder = Folder(path, CUB200, _NEEDED)
     ids, paths, numbers, splits = _lists(folder)
     names = folder.by_id("classes.txt")
-    classes, labels = indexed([_known(folder, names, number) for number in numbers])
-    return Benchmark(
-        facts=CUB200,
-        root=folder.root,
-        paths=tuple(paths),
-        labels=labels,
-        splits=tuple(splits),
-        classes=classes,
-        coarser={"kind": tuple(_kind(name) for name in classes)},
+    return folder.benchmark(
+        paths,
+        [_known(folder, names, number) for number in numbers],
+        splits,
+        coarser={"kind": _kind},
         boxes=_boxes(folder, ids),
         parts=_parts(folder, ids),
         masks=_segmentations(folder, paths),
@@ -93,29 +90,26 @@ def read_nabirds(path: Path) -> Benchmark:
     labelled = {number: _known(folder, names, number) for number in dict.fromkeys(numbers)}
     if len(set(labelled.values())) < len(labelled):
         labelled = {number: f"{name} [{number}]" for number, name in labelled.items()}
-    classes, labels = indexed([labelled[number] for number in numbers])
-    number_of = {name: number for number, name in labelled.items()}
-    lines = [_ancestors(number_of[name], parents) for name in classes]
-    coarser = {
-        level: tuple(names.get(line[min(depth, len(line) - 1)], "") for line in lines)
-        for depth, level in enumerate(("order", "family", "species"), 1)
-    }
-    photographers = (
-        folder.by_id("photographers.txt", last_is_text=True)
-        if folder.has("photographers.txt")
-        else None
-    )
-    return Benchmark(
-        facts=NABIRDS,
-        root=folder.root,
-        paths=tuple(paths),
-        labels=labels,
-        splits=tuple(splits),
-        classes=classes,
-        coarser=coarser,
+    lines = {name: _ancestors(number, parents) for number, name in labelled.items()}
+
+    def at(depth: int, name: str) -> str:
+        return names.get(lines[name][min(depth, len(lines[name]) - 1)], "")
+
+    groups = None
+    if folder.has("photographers.txt"):
+        photographers = folder.by_id("photographers.txt", last_is_text=True)
+        groups = tuple(photographers.get(i, i) for i in ids)
+    return folder.benchmark(
+        paths,
+        [labelled[number] for number in numbers],
+        splits,
+        coarser={
+            level: partial(at, depth)
+            for depth, level in enumerate(("order", "family", "species"), 1)
+        },
         boxes=_boxes(folder, ids),
         parts=_parts(folder, ids),
-        groups=None if photographers is None else tuple(photographers.get(i, i) for i in ids),
+        groups=groups,
     )
 
 
@@ -158,11 +152,9 @@ def _ancestors(number: str, parents: dict[str, str]) -> list[str]:
 
 
 def _boxes(folder: Folder, ids: list[str]) -> Float[np.ndarray, "N 4"] | None:
-    if not folder.has("bounding_boxes.txt"):
-        return None
-    found = folder.numbers("bounding_boxes.txt", 4)
-    boxes = np.array([found.get(i, [np.nan] * 4) for i in ids], np.float64)
-    boxes[:, 2:] += boxes[:, :2]
+    boxes = folder.boxes("bounding_boxes.txt", ids)
+    if boxes is not None:
+        boxes[:, 2:] += boxes[:, :2]
     return boxes
 
 
@@ -188,10 +180,10 @@ def _segmentations(folder: Folder, paths: list[str]) -> Masks | None:
         for path in paths
     ]
     # Five people drew each bird; a pixel is white where most of them meant it.
-    return Masks(tuple(f if folder.has(f) else None for f in files), _mostly_white)
+    return folder.masks(files, _mostly_white)
 
 
-def _mostly_white(values: np.ndarray) -> np.ndarray:
+def _mostly_white(values: UInt8[np.ndarray, "H W *C"]) -> Bool[np.ndarray, "H W"]:
     grey = values if values.ndim == 2 else values[..., 0]
     return grey > 127
 

@@ -1,13 +1,24 @@
 """Reading the lists of official layouts; whatever is missing or malformed is named with its place."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
-from fieldmark.data.benchmarks.benchmark import Facts
+from fieldmark.data.benchmarks.benchmark import (
+    Attributes,
+    Benchmark,
+    Facts,
+    Inside,
+    Masks,
+    Parts,
+)
 from fieldmark.errors import CatalogError
+
+NO_BOX = (float("nan"),) * 4
+"""Of a photo that has none."""
 
 
 class Folder:
@@ -125,6 +136,62 @@ class Folder:
             raise self.error(f"{name} cannot be read as a MATLAB file ({error})") from None
         return found
 
+    def boxes(self, name: str, ids: Sequence[str]) -> Float[np.ndarray, "N 4"] | None:
+        """Four numbers of each photo, NaN where the file has none; None without the file."""
+        if not self.has(name):
+            return None
+        found = self.numbers(name, 4)
+        return np.array([found.get(i, NO_BOX) for i in ids], np.float64)
+
+    def masks(self, files: Sequence[str], inside: Inside) -> Masks:
+        """Masks of photos, in their order, those that are there."""
+        return Masks(tuple(file if self.has(file) else None for file in files), inside)
+
+    def benchmark(
+        self,
+        paths: Sequence[str],
+        names: Sequence[str],
+        splits: Sequence[str],
+        *,
+        coarser: Mapping[str, Callable[[str], str]] | None = None,
+        boxes: Float[np.ndarray, "N 4"] | None = None,
+        parts: Parts | None = None,
+        masks: Masks | None = None,
+        attributes: Callable[[], Attributes] | None = None,
+        groups: tuple[str, ...] | None = None,
+    ) -> Benchmark:
+        """The data set, from what its lists say of each photo.
+
+        Args:
+            paths: Below the root.
+            names: Of their classes.
+            splits: ``train``, ``val`` or ``test``.
+            coarser: For each coarser level, to which group of it a class belongs.
+            boxes: x0 y0 x1 y1 in pixels; NaN where a photo has none.
+            parts: Named points.
+            masks: Which pixels are the object.
+            attributes: Reads named properties.
+            groups: What photos have in common that a fair split keeps together.
+        """
+        classes, labels = indexed(names)
+        return Benchmark(
+            facts=self.facts,
+            root=self.root,
+            paths=tuple(paths),
+            labels=labels,
+            splits=tuple(splits),
+            classes=classes,
+            coarser={
+                level: tuple(group(name) for name in classes)
+                for level, group in (coarser or {}).items()
+            },
+            boxes=boxes,
+            parts=parts,
+            masks=masks,
+            attributes=attributes,
+            groups=groups,
+        )
+
     def need(self, values: dict[str, Any], name: str, file: str) -> Any:
         """A variable of a file that must be there."""
         if name not in values:
@@ -132,7 +199,7 @@ class Folder:
         return values[name]
 
 
-def indexed(names: list[str]) -> tuple[tuple[str, ...], np.ndarray[Any, np.dtype[np.int64]]]:
+def indexed(names: Sequence[str]) -> tuple[tuple[str, ...], np.ndarray[Any, np.dtype[np.int64]]]:
     """Sorted distinct names, and the index of each."""
-    classes, index = np.unique(np.array(names, dtype=object), return_inverse=True)
+    classes, index = np.unique(np.array(list(names), dtype=object), return_inverse=True)
     return tuple(str(name) for name in classes), index.astype(np.int64)

@@ -2,13 +2,14 @@
 
 import csv
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from fieldmark import rng
 from fieldmark.data.benchmarks.benchmark import Benchmark, Facts
-from fieldmark.data.benchmarks.files import Folder, indexed
+from fieldmark.data.benchmarks.files import NO_BOX, Folder, indexed
 from fieldmark.data.catalog import PHOTO_SUFFIXES, Catalog
 from fieldmark.data.splits import read_split
 from fieldmark.data.tables import read_table
@@ -95,15 +96,10 @@ def read_food101(path: Path) -> Benchmark:
         listed = folder.lines(f"meta/{split}.txt")
         names += listed
         splits += [split] * len(listed)
-    classes, labels = indexed([name.partition("/")[0] for name in names])
-    return Benchmark(
-        facts=FOOD101,
-        root=folder.root,
-        paths=tuple(f"images/{name}.jpg" for name in names),
-        labels=labels,
-        splits=tuple(splits),
-        classes=classes,
-        coarser={},
+    return folder.benchmark(
+        [f"images/{name}.jpg" for name in names],
+        [name.partition("/")[0] for name in names],
+        splits,
     )
 
 
@@ -111,7 +107,6 @@ def read_imagenet(path: Path) -> Benchmark:
     """ImageNet-1k in folders of classes; a flat val folder needs its solution table."""
     folder = Folder(path, IMAGENET, ("train", "val"))
     paths, names = _class_folders(folder, "train")
-    splits = ["train"] * len(paths)
     tests, test_names = _class_folders(folder, "val")
     solution = "LOC_val_solution.csv"
     if not tests and not folder.has(solution):
@@ -121,23 +116,15 @@ def read_imagenet(path: Path) -> Benchmark:
             photo, _, answer = line.partition(",")
             tests.append(f"val/{photo}.JPEG")
             test_names.append(answer.split()[0])
-    classes, labels = indexed(names + test_names)
-    return Benchmark(
-        facts=IMAGENET,
-        root=folder.root,
-        paths=tuple(paths + tests),
-        labels=labels,
-        splits=tuple(splits + ["test"] * len(tests)),
-        classes=classes,
-        coarser={},
-    )
+    splits = ["train"] * len(paths) + ["test"] * len(tests)
+    return folder.benchmark(paths + tests, names + test_names, splits)
 
 
 def read_tiny_imagenet(path: Path) -> Benchmark:
     """Tiny ImageNet with the box of each photo."""
     folder = Folder(path, TINY_IMAGENET, ("train", "val/images", "val/val_annotations.txt"))
     paths, names, splits = [], [], []
-    boxes: list[list[float]] = []
+    boxes: list[Sequence[float]] = []
     for synset in sorted(p.name for p in (folder.root / "train").iterdir() if p.is_dir()):
         listed = f"train/{synset}/{synset}_boxes.txt"
         found = folder.numbers(listed, 4) if folder.has(listed) else {}
@@ -145,23 +132,15 @@ def read_tiny_imagenet(path: Path) -> Benchmark:
             paths.append(f"train/{synset}/images/{photo}")
             names.append(synset)
             splits.append("train")
-            boxes.append(found.get(photo, [float("nan")] * 4))
+            boxes.append(found.get(photo, NO_BOX))
     for photo, synset, *box in folder.fields("val/val_annotations.txt", 6):
         paths.append(f"val/images/{photo}")
         names.append(synset)
         splits.append("test")
         boxes.append([float(value) for value in box])
-    classes, labels = indexed(names)
-    return Benchmark(
-        facts=TINY_IMAGENET,
-        root=folder.root,
-        paths=tuple(paths),
-        labels=labels,
-        splits=tuple(splits),
-        classes=classes,
-        coarser={},
-        # Both ends are inside.
-        boxes=np.array(boxes, np.float64) + np.array([0, 0, 1, 1]),
+    # Both ends are inside.
+    return folder.benchmark(
+        paths, names, splits, boxes=np.array(boxes, np.float64) + np.array([0, 0, 1, 1])
     )
 
 

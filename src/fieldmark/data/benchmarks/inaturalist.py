@@ -1,11 +1,12 @@
 """iNaturalist competitions: COCO-style JSON with a taxonomy."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fieldmark.data.benchmarks.benchmark import Benchmark, Facts
-from fieldmark.data.benchmarks.files import Folder, indexed
+from fieldmark.data.benchmarks.files import Folder
 
 INATURALIST = Facts(
     name="inaturalist",
@@ -52,22 +53,17 @@ def read_inaturalist(path: Path) -> Benchmark:
     # Some years hide the species' names, and names may repeat across kingdoms: the number comes first.
     width = len(str(max(categories, default=0)))
     names = {n: f"{n:0{width}d} {c.get('name', '')}".strip() for n, c in categories.items()}
-    classes, labels = indexed([names[number] for number in numbers])
-    number_of = {name: number for number, name in names.items()}
+    of_class = {names[number]: categories[number] for number in numbers}
+
+    def at(rank: str, name: str) -> str:
+        return str(of_class[name][rank])
+
     coarser = {
-        rank: tuple(str(categories[number_of[name]][rank]) for name in classes)
+        rank: partial(at, rank)
         for rank in _RANKS
-        if all(categories[number_of[name]].get(rank) for name in classes)
+        if all(category.get(rank) for category in of_class.values())
     }
-    return Benchmark(
-        facts=INATURALIST,
-        root=folder.root,
-        paths=tuple(paths),
-        labels=labels,
-        splits=tuple(splits),
-        classes=classes,
-        coarser=coarser,
-    )
+    return folder.benchmark(paths, [names[number] for number in numbers], splits, coarser=coarser)
 
 
 def _list_with_photos(folder: Folder, part: str) -> tuple[str, dict[str, Any]]:

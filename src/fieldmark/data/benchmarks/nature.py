@@ -1,12 +1,14 @@
 """Flowers-102, Butterfly-200 and Leeds Butterflies."""
 
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Bool, UInt8
 
-from fieldmark.data.benchmarks.benchmark import Benchmark, Facts, Masks
-from fieldmark.data.benchmarks.files import Folder, indexed
+from fieldmark.data.benchmarks.benchmark import Benchmark, Facts
+from fieldmark.data.benchmarks.files import Folder
 
 FLOWERS102 = Facts(
     name="flowers102",
@@ -35,8 +37,8 @@ BUTTERFLY200 = Facts(
     classes=200,
     level="species",
     split="official; train is the official train and val together, as papers have it",
-    source="Download Butterfly200 from the project page of Chen et al. 2018 and unpack it (about 1.5 GB).",
-    licence="not stated; research",
+    source="Download Butterfly200 from the project page of Chen et al. 2018 and unpack it.",
+    licence="see its project page",
     citation="Chen, Wu, Gao, Dong, Luo and Lin 2018, Fine-Grained Representation Learning and "
     "Recognition by Exploiting Hierarchical Semantic Embedding, ACM Multimedia",
     layout="""Butterfly200/
@@ -54,7 +56,7 @@ LEEDS = Facts(
     classes=10,
     level="species",
     split="ours: there is none; every other photo of a species, in the order of their numbers",
-    source="Download leedsbutterfly_dataset_v1.0.zip from https://zenodo.org/records/7558895 (550 MB) "
+    source="Download leedsbutterfly_dataset_v1.0.zip from https://zenodo.org/records/7558895 "
     "and unpack it.",
     licence="research; photographers keep their rights",
     citation="Wang, Markert and Everingham 2009, Learning Models for Object Recognition from Natural "
@@ -84,24 +86,18 @@ def read_flowers102(path: Path) -> Benchmark:
         raise folder.error(
             f"setid.mat names photo {numbers[-1]}, imagelabels.mat has {len(labels)}"
         )
-    classes, index = indexed([f"{int(labels[number - 1]):03d}" for number in numbers])
     masks = None
     if folder.has("segmim"):
-        files = [f"segmim/segmim_{number:05d}.jpg" for number in numbers]
-        masks = Masks(tuple(f if folder.has(f) else None for f in files), _not_blue)
-    return Benchmark(
-        facts=FLOWERS102,
-        root=folder.root,
-        paths=tuple(f"jpg/image_{number:05d}.jpg" for number in numbers),
-        labels=index,
-        splits=tuple(split[number] for number in numbers),
-        classes=classes,
-        coarser={},
+        masks = folder.masks([f"segmim/segmim_{number:05d}.jpg" for number in numbers], _not_blue)
+    return folder.benchmark(
+        [f"jpg/image_{number:05d}.jpg" for number in numbers],
+        [f"{int(labels[number - 1]):03d}" for number in numbers],
+        [split[number] for number in numbers],
         masks=masks,
     )
 
 
-def _not_blue(values: np.ndarray) -> np.ndarray:
+def _not_blue(values: UInt8[np.ndarray, "H W 3"]) -> Bool[np.ndarray, "H W"]:
     """The background is painted (0, 0, 254), up to what JPEG makes of it."""
     red, green, blue = (values[..., channel].astype(int) for channel in range(3))
     return ~((red < 40) & (green < 40) & (blue > 200))
@@ -124,20 +120,15 @@ def read_butterfly200(path: Path) -> Benchmark:
             # The folder names the species, where there is one.
             species.append(name.rpartition("/")[0] or f"{kind:0>3}")
             above[species[-1]] = tuple(f"{group:0>3}" for group in groups)
-    classes, labels = indexed(species)
+
+    def at(place: int, level: str, name: str) -> str:
+        return f"{level} {above[name][place]}"
+
     coarser = {
-        level: tuple(f"{level} {above[name][i]}" for name in classes)
-        for i, level in enumerate(("genus", "subfamily", "family"))
+        level: partial(at, place, level)
+        for place, level in enumerate(("genus", "subfamily", "family"))
     }
-    return Benchmark(
-        facts=BUTTERFLY200,
-        root=folder.root,
-        paths=tuple(paths),
-        labels=labels,
-        splits=tuple(splits),
-        classes=classes,
-        coarser=coarser,
-    )
+    return folder.benchmark(paths, species, splits, coarser=coarser)
 
 
 def read_leedsbutterfly(path: Path) -> Benchmark:
@@ -150,7 +141,6 @@ def read_leedsbutterfly(path: Path) -> Benchmark:
     for number in {file[:3] for file in files}:
         text = f"descriptions/{number}.txt"
         names[number] = f"{number} {folder.lines(text)[0].strip()}" if folder.has(text) else number
-    classes, labels = indexed([names[file[:3]] for file in files])
     seen: dict[str, int] = defaultdict(int)
     splits = []
     for file in files:
@@ -159,19 +149,15 @@ def read_leedsbutterfly(path: Path) -> Benchmark:
     masks = None
     if folder.has("segmentations"):
         drawn = [f"segmentations/{Path(file).stem}_seg0.png" for file in files]
-        masks = Masks(tuple(f if folder.has(f) else None for f in drawn), _one_or_three)
-    return Benchmark(
-        facts=LEEDS,
-        root=folder.root,
-        paths=tuple(f"images/{file}" for file in files),
-        labels=labels,
-        splits=tuple(splits),
-        classes=classes,
-        coarser={},
+        masks = folder.masks(drawn, _one_or_three)
+    return folder.benchmark(
+        [f"images/{file}" for file in files],
+        [names[file[:3]] for file in files],
+        splits,
         masks=masks,
     )
 
 
-def _one_or_three(values: np.ndarray) -> np.ndarray:
+def _one_or_three(values: UInt8[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
     """Its README: 1 and 3 are the butterfly, 0 and 2 are not."""
     return (values == 1) | (values == 3)

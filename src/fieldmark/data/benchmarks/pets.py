@@ -4,9 +4,10 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Bool, UInt8
 
-from fieldmark.data.benchmarks.benchmark import Benchmark, Facts, Masks
-from fieldmark.data.benchmarks.files import Folder, indexed
+from fieldmark.data.benchmarks.benchmark import Benchmark, Facts
+from fieldmark.data.benchmarks.files import NO_BOX, Folder
 
 DOGS = Facts(
     name="dogs",
@@ -59,40 +60,24 @@ def read_dogs(path: Path) -> Benchmark:
         listed = np.atleast_1d(folder.need(folder.matlab(file), "file_list", file))
         paths += [f"Images/{name}" for name in listed]
         splits += [split] * len(listed)
-    classes, labels = indexed([path.split("/")[1] for path in paths])
     boxes = None
     if folder.has("Annotation"):
         boxes = np.array([_box(folder, path) for path in paths], np.float64)
-    return Benchmark(
-        facts=DOGS,
-        root=folder.root,
-        paths=tuple(paths),
-        labels=labels,
-        splits=tuple(splits),
-        classes=classes,
-        coarser={},
-        boxes=boxes,
-    )
+    return folder.benchmark(paths, [path.split("/")[1] for path in paths], splits, boxes=boxes)
 
 
-def _box(folder: Folder, path: str) -> list[float]:
+def _box(folder: Folder, path: str) -> tuple[float, ...]:
     """The first dog's box; a photo may show several."""
     file = folder.root / path.replace("Images/", "Annotation/", 1).rpartition(".")[0]
     try:
         box = ElementTree.parse(file).find("object/bndbox")
-        corners = ("xmin", "ymin", "xmax", "ymax")
-        return (
-            [float(box.findtext(corner, "nan")) for corner in corners]
-            if box is not None
-            else _NO_BOX
-        )
+        if box is None:
+            return NO_BOX
+        return tuple(float(box.findtext(end, "nan")) for end in ("xmin", "ymin", "xmax", "ymax"))
     except FileNotFoundError:
-        return _NO_BOX
+        return NO_BOX
     except (ElementTree.ParseError, ValueError) as error:
         raise folder.error(f"{file} is not a box in XML ({error})") from None
-
-
-_NO_BOX = [float("nan")] * 4
 
 
 def read_pets(path: Path) -> Benchmark:
@@ -107,23 +92,15 @@ def read_pets(path: Path) -> Benchmark:
             splits.append(split)
             breeds.append(name.rpartition("_")[0])
             species[breeds[-1]] = "cat" if kind == "1" else "dog"
-    classes, labels = indexed(breeds)
     masks = None
     if folder.has("annotations/trimaps"):
         drawn = [f"annotations/trimaps/{Path(path).stem}.png" for path in paths]
-        masks = Masks(tuple(f if folder.has(f) else None for f in drawn), _one)
-    return Benchmark(
-        facts=PETS,
-        root=folder.root,
-        paths=tuple(paths),
-        labels=labels,
-        splits=tuple(splits),
-        classes=classes,
-        coarser={"species": tuple(species[name] for name in classes)},
-        masks=masks,
+        masks = folder.masks(drawn, _one)
+    return folder.benchmark(
+        paths, breeds, splits, coarser={"species": species.__getitem__}, masks=masks
     )
 
 
-def _one(values: np.ndarray) -> np.ndarray:
+def _one(values: UInt8[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
     """1 is the pet, 2 the background, 3 the outline between, left undecided."""
     return values == 1

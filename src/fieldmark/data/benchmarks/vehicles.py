@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fieldmark.data.benchmarks.benchmark import Benchmark, Facts
-from fieldmark.data.benchmarks.files import Folder, indexed
+from fieldmark.data.benchmarks.files import Folder
 
 CARS196 = Facts(
     name="cars196",
@@ -30,7 +30,7 @@ or, as one list:
 ├── car_ims/000001.jpg
 └── cars_annos.mat""",
     folder="stanford_cars",
-    overlap="ImageNet-1k has ten classes of cars",
+    overlap="ImageNet-1k has several classes of cars, such as convertible, minivan and sports car",
 )
 AIRCRAFT = Facts(
     name="aircraft",
@@ -51,7 +51,7 @@ AIRCRAFT = Facts(
 ├── images_manufacturer_trainval.txt, …_test.txt              (may be missing)
 └── images_box.txt          1025794 3 144 998 431      (x0 y0 x1 y1 from 1; may be missing)""",
     folder="fgvc-aircraft-2013b",
-    overlap="ImageNet-1k has three classes of aircraft",
+    overlap="ImageNet-1k has a few classes of aircraft, such as airliner and warplane",
 )
 
 
@@ -97,18 +97,11 @@ def _cars(
     splits: list[str],
     boxes: list[list[float]],
 ) -> Benchmark:
-    classes, labels = indexed(models)
-    return Benchmark(
-        facts=CARS196,
-        root=folder.root,
-        paths=tuple(paths),
-        labels=labels,
-        splits=tuple(splits),
-        classes=classes,
-        coarser={
-            "body": tuple(body_of(name) for name in classes),
-            "make": tuple(make_of(name) for name in classes),
-        },
+    return folder.benchmark(
+        paths,
+        models,
+        splits,
+        coarser={"body": body_of, "make": make_of},
         boxes=np.array(boxes, np.float64),
     )
 
@@ -169,28 +162,17 @@ def read_aircraft(path: Path) -> Benchmark:
         ("images", "images_variant_trainval.txt", "images_variant_test.txt"),
     )
     ids, variants, splits = _list(folder, "variant")
-    classes, labels = indexed(variants)
     coarser = {}
     for level in ("family", "manufacturer"):
         if folder.has(f"images_{level}_trainval.txt") and folder.has(f"images_{level}_test.txt"):
             of_photo = dict(zip(*_list(folder, level)[:2], strict=True))
             groups = {v: of_photo.get(i, "") for i, v in zip(ids, variants, strict=True)}
-            coarser[level] = tuple(groups[name] for name in classes)
-    boxes = None
-    if folder.has("images_box.txt"):
-        found = folder.numbers("images_box.txt", 4)
-        boxes = np.array([found.get(i, [np.nan] * 4) for i in ids], np.float64)
+            coarser[level] = groups.__getitem__
+    boxes = folder.boxes("images_box.txt", ids)
+    if boxes is not None:
         boxes[:, :2] -= 1  # counted from 1, both ends inside
-    return Benchmark(
-        facts=AIRCRAFT,
-        root=folder.root,
-        paths=tuple(f"images/{i}.jpg" for i in ids),
-        labels=labels,
-        splits=tuple(splits),
-        classes=classes,
-        coarser=coarser,
-        boxes=boxes,
-    )
+    paths = [f"images/{i}.jpg" for i in ids]
+    return folder.benchmark(paths, variants, splits, coarser=coarser, boxes=boxes)
 
 
 def _list(folder: Folder, level: str) -> tuple[list[str], list[str], list[str]]:
