@@ -46,7 +46,7 @@ EXPECTED = {
     "inaturalist": (3, 6, 0, 6, "0 Corvus vulgaris", "2 Parus vulgaris"),
     "imagenet": (2, 4, 0, 2, "n01440764", "n01443537"),
     "tinyimagenet": (2, 4, 0, 2, "n02124075", "n02124075"),
-    "leedsbutterfly": (2, 4, 0, 2, "001 Danaus plexippus", "002"),
+    "leedsbutterfly": (2, 3, 0, 3, "001 Danaus plexippus", "002"),
     "folder": (2, 4, 0, 4, "crow", "owl"),
 }
 
@@ -282,7 +282,7 @@ def test_imagenets_flat_validation_folder_is_read_with_its_table(tmp_path):
 
 def test_leeds_is_split_by_us_and_says_so(opened):
     found = opened("leedsbutterfly")
-    assert found.splits == ("train", "test", "train") * 2
+    assert found.splits == ("train", "test") * 3
     assert found.facts.split.startswith("ours")
 
 

@@ -1,6 +1,5 @@
 """Flowers-102, Butterfly-200 and Leeds Butterflies."""
 
-from collections import defaultdict
 from functools import partial
 from pathlib import Path
 
@@ -55,7 +54,7 @@ LEEDS = Facts(
     photos={"train": 416, "test": 416},
     classes=10,
     level="species",
-    split="ours: there is none; every other photo of a species, in the order of their numbers",
+    split="ours: there is none; every other photo, in the order of their names",
     source="Download leedsbutterfly_dataset_v1.0.zip from https://zenodo.org/records/7558895 "
     "and unpack it.",
     licence="research; photographers keep their rights",
@@ -141,11 +140,8 @@ def read_leedsbutterfly(path: Path) -> Benchmark:
     for number in {file[:3] for file in files}:
         text = f"descriptions/{number}.txt"
         names[number] = f"{number} {folder.lines(text)[0].strip()}" if folder.has(text) else number
-    seen: dict[str, int] = defaultdict(int)
-    splits = []
-    for file in files:
-        splits.append("test" if seen[file[:3]] % 2 else "train")
-        seen[file[:3]] += 1
+    # Files are sorted by species, so that every other one is every other one of each species.
+    splits = ["test" if place % 2 else "train" for place in range(len(files))]
     masks = None
     if folder.has("segmentations"):
         drawn = [f"segmentations/{Path(file).stem}_seg0.png" for file in files]
