@@ -1,6 +1,5 @@
 """Writes what was measured, with machine, versions and commit, to benchmarks/results/."""
 
-import importlib.metadata
 import json
 import os
 import platform
@@ -9,30 +8,18 @@ import time
 from pathlib import Path
 from typing import Any
 
+from fieldmark.workflows.doctor import PACKAGES, installed_version
+from fieldmark.workflows.run import processor
+
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = (
-    "torch",
-    "torchvision",
-    "timm",
-    "numpy",
-    "pillow",
-    "simplejpeg",
-    "scikit-learn",
-    "lightly",
-    "torchmetrics",
-    "pytorch-metric-learning",
-)
+# What figures are held against, beside what fieldmark itself rests on.
+RIVALS = ("lightly", "torchmetrics", "pytorch-metric-learning")
 
 
 def machine() -> dict[str, Any]:
     """Processor, cores, memory and GPU, without names or paths."""
-    processor = platform.processor()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        processor = names[0].split(":", 1)[1].strip() if names else processor
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    result: dict[str, Any] = {"processor": processor, "cores": cores, "system": platform.system()}
+    result: dict[str, Any] = {"processor": processor(), "cores": cores, "system": platform.system()}
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         result["memory_gib"] = round(size / 2**30, 1)
@@ -52,13 +39,8 @@ def machine() -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Python and the packages that matter for speed, where they are installed."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    found = {name: installed_version(name) for name in (*PACKAGES, *RIVALS)}
+    return {"python": platform.python_version(), **{k: v for k, v in found.items() if v}}
 
 
 def commit() -> str:

@@ -40,3 +40,22 @@ def photos():
     from tiny import ArrayStore
 
     return ArrayStore(32)
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Call the command line as a shell would; returns exit code, stdout and stderr."""
+
+    from fieldmark.cli import app
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["fieldmark", *map(str, arguments)])
+        try:
+            app.main()
+            code = 0
+        except SystemExit as end:
+            code = end.code or 0
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call

@@ -10,23 +10,6 @@ from fieldmark.cli import app
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
-    """Call the command line as a shell would; returns exit code, stdout and stderr."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["fieldmark", *map(str, arguments)])
-        try:
-            app.main()
-            code = 0
-        except SystemExit as end:
-            code = end.code or 0
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
-
-
-@pytest.fixture
 def photos(tmp_path):
     folder = tmp_path / "photos"
     folder.mkdir()

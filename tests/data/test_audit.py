@@ -19,12 +19,7 @@ from fieldmark.data.audit import (
     perceptual_hash,
 )
 from fieldmark.data.catalog import Catalog
-
-
-def scene(seed: int, height: int = 120, width: int = 160) -> Image.Image:
-    random = np.random.default_rng(seed)
-    coarse = Image.fromarray(random.integers(0, 255, (7, 9, 3), np.uint8))
-    return coarse.resize((width, height), Image.Resampling.BICUBIC)
+from scenes import scene
 
 
 def jpeg(image: Image.Image, quality: int = 90, taken: str | None = None) -> bytes:

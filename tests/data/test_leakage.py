@@ -3,17 +3,12 @@
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from fieldmark.data.catalog import Catalog
 from fieldmark.data.leakage import find_leaks
 from fieldmark.data.splits import Split
 from fieldmark.data.store import PhotoStore
-
-
-def scene(seed: int) -> Image.Image:
-    coarse = np.random.default_rng(seed).integers(0, 255, (7, 9, 3), np.uint8)
-    return Image.fromarray(coarse).resize((160, 120), Image.Resampling.BICUBIC)
+from scenes import scene
 
 
 def test_copies_are_found_between_the_parts_and_across_classes(tmp_path: Path) -> None:

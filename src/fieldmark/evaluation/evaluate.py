@@ -20,6 +20,7 @@ from fieldmark.evaluation.compare import Interval, Verdict, judge, paired_bootst
 from fieldmark.evaluation.knn import weighted_knn
 from fieldmark.evaluation.linear import label_subset, logistic_probe
 from fieldmark.evaluation.retrieval import Matrix, evaluate_retrieval, percent
+from fieldmark.evaluation.significance import Gain, combine_seeds
 
 _FORMAT = "fieldmark-evaluation"
 _VERSION = 1
@@ -393,6 +394,27 @@ def compare(
         classes=len(np.unique(start.labels[queried])),
     )
     return Comparison(dict(start.measures), dict(trained.measures), gains, verdict)
+
+
+def gain_over_seeds(
+    start: Sequence[EvalResult],
+    trained: Sequence[EvalResult],
+    measure: str,
+    *,
+    samples: int = 10_000,
+) -> Gain:
+    """The gain in one measure, over photos and seeds, in points.
+
+    Args:
+        start: Of the one side, by seed.
+        trained: Of the other side, on the same photos.
+        measure: One that all of them have.
+        samples: Of the bootstrap.
+    """
+    before, after = (
+        np.stack([result.per_query[measure] for result in side]) for side in (start, trained)
+    )
+    return combine_seeds(before, after, trained[0].labels, samples=samples).scaled(100.0)
 
 
 def two_by_two(

@@ -5,7 +5,7 @@ import torch
 from jaxtyping import Float, Int
 
 from fieldmark.errors import InputError
-from fieldmark.evaluation.retrieval import Matrix, score_blocks, unit_rows
+from fieldmark.evaluation.retrieval import CHUNK_BYTES, Matrix, score_blocks, unit_rows
 
 
 def weighted_knn(
@@ -16,7 +16,7 @@ def weighted_knn(
     classes: int,
     k: int = 200,
     temperature: float = 0.1,
-    chunk_bytes: int = 256 * 2**20,
+    chunk_bytes: int = CHUNK_BYTES,
 ) -> Int[np.ndarray, " Q"]:
     """Classify each test photo by the votes of its nearest train photos.
 

@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from fieldmark.errors import InputError
-from fieldmark.evaluation.retrieval import Matrix, score_blocks, unit_rows
+from fieldmark.evaluation.retrieval import CHUNK_BYTES, Matrix, score_blocks, unit_rows
 from fieldmark.rng import seed_of
 
 
@@ -93,7 +93,7 @@ def _nearness(
 ) -> Float[np.ndarray, " Q"]:
     scores = np.empty(len(queries), np.float64)
     k = min(k, len(memory))
-    for start, block in score_blocks(queries, memory, 256 * 2**20):
+    for start, block in score_blocks(queries, memory, CHUNK_BYTES):
         near = np.partition(block, len(memory) - k, axis=1)[:, len(memory) - k :]
         scores[start : start + len(block)] = near.mean(axis=1)
     return scores

@@ -22,6 +22,8 @@ from fieldmark.runtime import processor_count
 Matrix = Float[np.ndarray, "N D"] | Float[Tensor, "N D"]
 """Embeddings, one row each."""
 
+CHUNK_BYTES = 256 * 2**20
+"""Most bytes of one block of scores, unless said otherwise."""
 _TILE = 256
 """Queries per matrix product. Constant, because the last bit of a product depends on its shape."""
 _SLICE = 32
@@ -86,7 +88,7 @@ def evaluate_retrieval(
     *,
     gallery: Float[np.ndarray, "G D"] | Float[Tensor, "G D"] | None = None,
     gallery_labels: Int[np.ndarray, " G"] | None = None,
-    chunk_bytes: int = 256 * 2**20,
+    chunk_bytes: int = CHUNK_BYTES,
 ) -> RetrievalScores:
     """Rank a gallery for every query by cosine similarity and score the ranking.
 
@@ -200,7 +202,7 @@ def evaluate_cmd_retrieval(
     depth = min(depth, len(gallery))
     ranks = np.zeros(len(queries), np.int64)
     precision = np.zeros(len(queries))
-    for start, block in score_blocks(queries, gallery, 256 * 2**20):
+    for start, block in score_blocks(queries, gallery, CHUNK_BYTES):
         near = np.argsort(-block, axis=1, kind="stable")[:, :depth]
         part = slice(start, start + len(block))
         hits = gallery_labels[near] == labels[part, None]

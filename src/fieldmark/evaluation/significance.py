@@ -28,6 +28,11 @@ class Gain(NamedTuple):
     seed_spread: float
     """Standard deviation between seeds; NaN with one seed, which says nothing of others."""
 
+    def scaled(self, factor: float) -> "Gain":
+        """The same gain in another unit, as percent."""
+        ends = {name: factor * getattr(self, name) for name in ("value", "low", "high")}
+        return self._replace(**ends, seed_spread=factor * self.seed_spread)
+
 
 def combine_seeds(
     start: Float[np.ndarray, "R Q"],
@@ -120,16 +125,16 @@ def correct(p_values: Mapping[str, float]) -> dict[str, float]:
     return corrected
 
 
-def find(gain: Gain, corrected: float) -> Finding:
+def find(gain: float, corrected: float) -> Finding:
     """What may be said of a gain.
 
     Args:
-        gain: Of one comparison.
+        gain: Of one comparison, in any unit.
         corrected: Its p value, corrected for all comparisons that are shown together.
     """
     if np.isnan(corrected) or corrected >= _ERROR:
         return "not shown"
-    return "better" if gain.value > 0 else "worse"
+    return "better" if gain > 0 else "worse"
 
 
 class RankComparison(NamedTuple):

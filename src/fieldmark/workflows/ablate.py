@@ -9,7 +9,6 @@ OUT/
 import csv
 import io
 import logging
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,8 +23,8 @@ from fieldmark.methods import METHODS
 from fieldmark.workflows import recipe as recipes
 from fieldmark.workflows.methods import list_methods
 from fieldmark.workflows.photos import Say, ShowProgress, quiet, short_side
-from fieldmark.workflows.recipe import Recipe, load_recipe
-from fieldmark.workflows.run import claim_folder
+from fieldmark.workflows.recipe import Recipe, load_recipe, seeded
+from fieldmark.workflows.run import claim_folder, file_name
 from fieldmark.workflows.train import read_result, train
 
 _log = logging.getLogger("fieldmark")
@@ -111,7 +110,7 @@ def ablate(
             results = []
             for seed in range(seeds):
                 say(f"{variant.study}, {variant.name}, seed {seed} ({done + 1} of {len(wanted)})")
-                made = _seeded(variant.recipe, seed)
+                made = seeded(variant.recipe, seed)
                 # The same settings under two names are trained once.
                 folder = _folder(out, twin) / f"seed-{seed}"
                 # All processes agree on what is done: the first is still judging when others go on.
@@ -217,13 +216,8 @@ def _changed(base: Recipe, tables: dict[str, Any], source: str) -> Recipe:
     return Recipe.parse(settings.merge(data, tables), source)
 
 
-def _seeded(recipe: Recipe, seed: int) -> Recipe:
-    config = recipe.train.model_copy(update={"seed": recipe.train.seed + seed})
-    return recipe.model_copy(update={"train": config})
-
-
 def _folder(out: Path, variant: Variant) -> Path:
-    study, name = (re.sub(r"[^\w.+-]+", "-", text) for text in (variant.study, variant.name))
+    study, name = map(file_name, (variant.study, variant.name))
     return out / study / name
 
 

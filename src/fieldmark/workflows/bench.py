@@ -13,7 +13,6 @@ import contextlib
 import hashlib
 import json
 import logging
-import re
 import time
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
@@ -42,13 +41,12 @@ from fieldmark.errors import (
     OutputError,
 )
 from fieldmark.evaluation.clusters import cluster
-from fieldmark.evaluation.evaluate import EvalResult, probe_fraction
+from fieldmark.evaluation.evaluate import EvalResult, gain_over_seeds, probe_fraction
 from fieldmark.evaluation.fewshot import few_shot
 from fieldmark.evaluation.knn import weighted_knn
 from fieldmark.evaluation.openset import open_set
 from fieldmark.evaluation.report.benchmark import render_benchmark
 from fieldmark.evaluation.robustness import KINDS, corrupt
-from fieldmark.evaluation.significance import combine_seeds
 from fieldmark.evaluation.taxonomy import measure_mistakes
 from fieldmark.training.lock import hold_run
 from fieldmark.workflows import leaderboard
@@ -58,10 +56,11 @@ from fieldmark.workflows.photos import (
     further_looks,
     quiet,
     short_side,
+    usable_split,
 )
 from fieldmark.workflows.plan import plan
-from fieldmark.workflows.recipe import Recipe, load_recipe
-from fieldmark.workflows.run import RunFolder, claim_folder, flatten, processor
+from fieldmark.workflows.recipe import Recipe, load_recipe, seeded
+from fieldmark.workflows.run import RunFolder, claim_folder, file_name, flatten, processor
 from fieldmark.workflows.train import train
 
 _log = logging.getLogger("fieldmark")
@@ -87,7 +86,7 @@ class Cell(NamedTuple):
     @property
     def place(self) -> str:
         """Where it lies below OUT/cells."""
-        return "/".join((*map(_file_name, self[:2]), f"seed-{self.seed}"))
+        return "/".join((*map(file_name, self[:2]), f"seed-{self.seed}"))
 
 
 class _Bench(NamedTuple):
@@ -106,8 +105,12 @@ class _Bench(NamedTuple):
     def folder(self, cell: Cell) -> Path:
         return self.out / "cells" / cell.place
 
+    def lock(self, cell: Cell) -> Path:
+        """A folder of its own: train wants the run folder to hold nothing but a run."""
+        return self.out / "locks" / cell.place.replace("/", "--")
+
     def table(self, data: str) -> Path:
-        return self.out / "data" / f"{_file_name(data)}.csv"
+        return self.out / "data" / f"{file_name(data)}.csv"
 
     def photos(self, data: str) -> Path:
         """What training is given: the table, or the shards that it is about."""
@@ -119,7 +122,7 @@ class _Bench(NamedTuple):
         start = Backbone.build(recipe.backbone, size=recipe.size)
         looks = further_looks(recipe, start, labelled=True)
         side = short_side(recipe, len(found), looks=looks)
-        return self.out / "store" / _file_name(cell.data) / f"{side}px"
+        return self.out / "store" / file_name(cell.data) / f"{side}px"
 
 
 def bench(
@@ -278,7 +281,7 @@ def _run_all(work: _Bench, missing: list[Cell]) -> None:
         for done, cell in enumerate(list(attempt), 1):
             work.say(f"{cell.data}, {cell.method}, seed {cell.seed} ({done} of {len(attempt)})")
             try:
-                with hold_run(work.out / "locks" / cell.place.replace("/", "--")):
+                with hold_run(work.lock(cell)):
                     if read_cell(work.folder(cell)).get("status") != "done":
                         _run(work, cell)
             except BusyError as error:
@@ -296,7 +299,7 @@ def _run(work: _Bench, cell: Cell) -> None:
         result = train(
             work.photos(cell.data),
             folder,
-            _seeded(work.recipes[cell.method], cell.seed),
+            seeded(work.recipes[cell.method], cell.seed),
             probe=work.table(cell.data),
             device=work.device,
             store=store,
@@ -320,11 +323,6 @@ def _run(work: _Bench, cell: Cell) -> None:
 def _failure(folder: Path) -> Path:
     """Beside the run folder, which must hold nothing but a run."""
     return folder.with_name(folder.name + ".failed.json")
-
-
-def _seeded(recipe: Recipe, seed: int) -> Recipe:
-    config = recipe.train.model_copy(update={"seed": recipe.train.seed + seed})
-    return recipe.model_copy(update={"train": config})
 
 
 def _facts(work: _Bench, cell: Cell) -> dict[str, Any]:
@@ -378,7 +376,7 @@ def _measure(
     folder = work.folder(cell)
     store = PhotoStore.open(store_folder)
     catalog = Catalog.open(work.photos(cell.data))
-    split = _usable(match_split(catalog, work.table(cell.data)), store)
+    split = usable_split(match_split(catalog, work.table(cell.data)), store.usable)
     about = _about_photos(work, cell.data, catalog, store, split)
     encoders = {
         side: folder / "encoders" / who
@@ -435,16 +433,6 @@ def _about_photos(
         }
         storage.write_json(work.table(data).with_suffix(".leaks.json"), shown)
     return work.looked_at[data]
-
-
-def _usable(split: Split, store: PhotoStore) -> Split:
-    train, test = (np.isin(rows, store.usable) for rows in (split.train_rows, split.test_rows))
-    return split._replace(
-        train_rows=split.train_rows[train],
-        train_labels=split.train_labels[train],
-        test_rows=split.test_rows[test],
-        test_labels=split.test_labels[test],
-    )
 
 
 def _further(
@@ -518,7 +506,7 @@ def _state(work: _Bench, cell: Cell) -> dict[str, Any]:
     known = read_cell(work.folder(cell))
     status = known.get("status", "missing")
     if status == "missing":
-        lock = work.out / "locks" / cell.place.replace("/", "--")
+        lock = work.lock(cell)
         try:
             with hold_run(lock) if lock.is_dir() else contextlib.nullcontext():
                 pass
@@ -558,12 +546,9 @@ def _gains(runs: list[Path]) -> dict[str, dict[str, float | None]]:
     found = {}
     for name in COMPARED:
         if all(name in side.per_query for side in (*start, *trained)):
-            before, after = (
-                np.stack([s.per_query[name] for s in side]) for side in (start, trained)
-            )
-            gain = combine_seeds(before, after, start[0].labels)
-            points = {"gain": 100 * gain.value, "low": 100 * gain.low, "high": 100 * gain.high}
-            found[name] = _plain({**points, "p": gain.p, "seed_spread": 100 * gain.seed_spread})
+            gain = gain_over_seeds(start, trained, name)
+            told = {"gain": gain.value, "low": gain.low, "high": gain.high, "p": gain.p}
+            found[name] = _plain({**told, "seed_spread": gain.seed_spread})
     return found
 
 
@@ -600,7 +585,3 @@ def redraw(results: Path, out: Path) -> list[dict[str, Any]]:
         ) from None
     storage.make_folder(out)
     return write_tables(out, lines)
-
-
-def _file_name(text: str) -> str:
-    return re.sub(r"[^\w.+-]+", "-", text)

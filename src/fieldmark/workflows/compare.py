@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fieldmark.errors import ArtifactError, InputError
-from fieldmark.evaluation.evaluate import EvalResult
-from fieldmark.evaluation.significance import Gain, combine_seeds, correct, find
+from fieldmark.evaluation.evaluate import EvalResult, gain_over_seeds
+from fieldmark.evaluation.significance import Gain, correct, find
 from fieldmark.workflows.run import RunFolder, flatten
 
 MEASURES = {
@@ -74,7 +74,7 @@ def compare_runs(runs: Sequence[Path], *, samples: int = 10_000) -> dict[str, An
             for against, sides in (("over_first", first.results), ("over_start", entry.starts)):
                 if sides and not (against == "over_first" and place == 0):
                     key = f"{place}/{against}/{name}"
-                    comparisons[key] = _gain(sides, entry.results, name, samples)
+                    comparisons[key] = gain_over_seeds(sides, entry.results, name, samples=samples)
     corrected = correct({key: gain.p for key, gain in comparisons.items()})
     rows = []
     for place, entry in enumerate(entries):
@@ -103,21 +103,6 @@ def compare_runs(runs: Sequence[Path], *, samples: int = 10_000) -> dict[str, An
     }
 
 
-def _gain(
-    start: Sequence[EvalResult], trained: Sequence[EvalResult], measure: str, samples: int
-) -> Gain:
-    before, after = (
-        np.stack([result.per_query[measure] for result in side]) for side in (start, trained)
-    )
-    gain = combine_seeds(before, after, trained[0].labels, samples=samples)
-    return gain._replace(
-        value=100 * gain.value,
-        low=100 * gain.low,
-        high=100 * gain.high,
-        seed_spread=100 * gain.seed_spread,
-    )
-
-
 def _said(
     comparisons: dict[str, Gain], corrected: dict[str, float], key: str
 ) -> dict[str, Any] | None:
@@ -132,7 +117,7 @@ def _said(
         "corrected": corrected[key],
     }
     plain = {name: float(v) if np.isfinite(v) else None for name, v in numbers.items()}
-    return {**plain, "finding": find(gain, corrected[key])}
+    return {**plain, "finding": find(gain.value, corrected[key])}
 
 
 def _entries(runs: list[Path]) -> list[Entry]:

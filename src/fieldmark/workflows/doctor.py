@@ -28,14 +28,15 @@ EXTRAS = {
 def versions() -> dict[str, str | None]:
     """Installed version of fieldmark, Python and each package; None where missing."""
     found: dict[str, str | None] = {
-        "fieldmark": _version("fieldmark"),
+        "fieldmark": installed_version("fieldmark"),
         "python": platform.python_version(),
     }
-    found.update({name: _version(name) for name in (*PACKAGES, *EXTRAS)})
+    found.update({name: installed_version(name) for name in (*PACKAGES, *EXTRAS)})
     return found
 
 
-def _version(package: str) -> str | None:
+def installed_version(package: str) -> str | None:
+    """Of a package; None where it is missing."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -69,7 +70,7 @@ def examine(seconds: float = 10.0) -> dict[str, Any]:
         import torchvision  # noqa: F401
     except Exception as error:
         problems.append(
-            f"torchvision {_version('torchvision')} does not import beside torch {torch.__version__} "
+            f"torchvision {installed_version('torchvision')} does not import beside torch {torch.__version__} "
             f"({str(error).splitlines()[0]}); they were built for different releases: install both "
             "again in one command (pip install --force-reinstall torch torchvision)."
         )

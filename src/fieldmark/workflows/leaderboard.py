@@ -2,11 +2,12 @@
 
 import csv
 import io
+import math
 import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from fieldmark.evaluation.significance import correct
+from fieldmark.evaluation.significance import correct, find
 
 SHOWN = {
     "rank1": "rank-1",
@@ -93,13 +94,11 @@ def rows(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             told = gains.get((data, method), {}).get(name)
             if told is not None:
                 p = corrected[f"{data}/{method}/{name}"]
-                shown = p == p and p < 0.05
-                finding = "not shown" if not shown else "better" if told["gain"] > 0 else "worse"
-                row["gains"][name] = {
-                    **told,
-                    "corrected": p if p == p else None,
-                    "finding": finding,
+                shown = {
+                    "corrected": None if math.isnan(p) else p,
+                    "finding": find(told["gain"], p),
                 }
+                row["gains"][name] = {**told, **shown}
         found.append(row)
     return found
 

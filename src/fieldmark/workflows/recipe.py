@@ -169,6 +169,12 @@ def available() -> dict[str, Path]:
     return shipped.recipes()
 
 
+def seeded(recipe: Recipe, further: int) -> Recipe:
+    """The same recipe with a seed so much further."""
+    config = recipe.train.model_copy(update={"seed": recipe.train.seed + further})
+    return recipe.model_copy(update={"train": config})
+
+
 def load_recipe(
     name_or_path: str, sets: Iterable[str] = (), *, extra: dict[str, Any] | None = None
 ) -> Recipe:

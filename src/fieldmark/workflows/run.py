@@ -35,6 +35,11 @@ def default_folder(photos: Path, recipe: str) -> Path:
     return Path("runs") / re.sub(r"\W+", "-", f"{name}-{recipe}").strip("-")
 
 
+def file_name(text: str) -> str:
+    """Any text as the name of a file or folder."""
+    return re.sub(r"[^\w.+-]+", "-", text)
+
+
 def claim_folder(out: Path, marker: str, what: str) -> None:
     """Create a folder for results, or make sure that it holds such results.
 
