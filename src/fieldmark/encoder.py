@@ -272,20 +272,44 @@ class Encoder:
 
     def encode(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B E"]:
         """Embed images that are ready: square, of the encoder's size, in [0, 1]."""
+        return self._run()(images)
+
+    def _run(self) -> Runner:
         if self._runner is None:
             self._runner = Runner(self.spec, self.device, self.precision)
-        return self._runner(images)
+        return self._runner
 
     def embed_store(
-        self, store: Photos, rows: Int[np.ndarray, " N"], *, batch_size: int = 64
+        self,
+        store: Photos,
+        rows: Int[np.ndarray, " N"],
+        *,
+        batch_size: int = 64,
+        whitened: bool = True,
     ) -> Embeddings:
-        """Embed rows of a photo store."""
-        result = np.empty((len(rows), self.dim), np.float32)
+        """Embed rows of a photo store.
+
+        Args:
+            store: Decoded photos.
+            rows: Catalog rows.
+            batch_size: Photos per forward pass.
+            whitened: False stops before whitening; :meth:`whiten` does the rest.
+        """
+        encode = self.encode if whitened else self._run().raw
+        result = np.empty((len(rows), self.dim if whitened else self.spec.raw_dim), np.float32)
         for start in range(0, len(rows), batch_size):
             part = np.asarray(rows[start : start + batch_size], dtype=np.int64)
             view = center_views(store, part, self.size, self.spec.crop, device=self.device)
-            result[start : start + len(part)] = self.encode(view.images).cpu().numpy()
+            result[start : start + len(part)] = encode(view.images).cpu().numpy()
         return result
+
+    @torch.inference_mode()
+    def whiten(self, raw: Embeddings) -> Float[np.ndarray, "N E"]:
+        """Embeddings, from what ``embed_store`` returns with ``whitened=False``."""
+        if self.spec.whitening is None:
+            return raw
+        x = torch.from_numpy(raw).to(self.spec.whitening.mean.device)
+        return self.spec.finish(x).float().cpu().numpy()
 
     def embed_tokens(
         self, photos: "Photo | Catalog | Iterable[Photo]", *, batch_size: int = 32

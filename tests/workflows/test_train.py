@@ -316,7 +316,7 @@ def test_a_run_is_one_process_s_from_beginning_to_end(sample, tmp_path, monkeypa
     sets = ("size=32", "backbone.name=test_resnet", "backbone.weights=random")
     run = tmp_path / "run"
 
-    def evaluating(*_):
+    def evaluating(*_, **_more):
         with (run / "run.lock").open("a") as other, pytest.raises(BlockingIOError):
             fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return {"verdict": "not measured"}

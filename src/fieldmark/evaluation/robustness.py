@@ -78,3 +78,42 @@ KINDS: dict[str, Callable[[Tensor, Int[np.ndarray, " B"]], Tensor]] = {
     "cover": _cover,
 }
 """Kinds of trouble by name."""
+
+
+def swap_backgrounds(
+    images: Float[Tensor, "B 3 H W"],
+    masks: Float[Tensor, "B H W"],
+    others: Float[Tensor, "B 3 H W"],
+    other_masks: Float[Tensor, "B H W"],
+) -> Float[Tensor, "B 3 H W"]:
+    """Objects cut out and put before the surroundings of other photos.
+
+    What stood in those surroundings is painted over with what is around it, so that no second object
+    shows.
+
+    Args:
+        images: In [0, 1].
+        masks: Share of each pixel that is the object, in [0, 1].
+        others: Photos whose surroundings are taken.
+        other_masks: Their objects.
+
+    Source:
+        Xiao et al. 2020, arXiv:2006.09994 (mixed-rand), with painting over instead of tiling.
+    """
+    empty = (1 - other_masks)[:, None]
+    # Wide first, so that places far inside the object are filled; nearer surroundings then count more.
+    filled = (others * empty).sum((2, 3), keepdim=True) / empty.sum((2, 3), keepdim=True).clamp(
+        1e-6
+    )
+    filled = filled.expand_as(others)
+    for share in (1 / 4, 1 / 8, 1 / 16):
+        sigma = share * images.shape[-1]
+        side = 2 * int(np.ceil(2 * sigma)) + 1
+        seen = gaussian_blur(empty.expand(-1, 3, -1, -1), side, [sigma, sigma])
+        near = gaussian_blur(others * empty, side, [sigma, sigma])
+        # Where hardly any surroundings are within reach, what was painted before stays.
+        sure = (seen / 0.1).clamp(0, 1)
+        filled = sure * near / seen.clamp_min(1e-6) + (1 - sure) * filled
+    surroundings = others * empty + filled * (1 - empty)
+    mask = masks[:, None]
+    return images * mask + surroundings * (1 - mask)

@@ -50,6 +50,11 @@ class Runner:
     @torch.inference_mode()
     def __call__(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B E"]:
         """L2-normalised float32 embeddings of images in [0, 1]."""
+        return self._exact.finish(self.raw(images)).float()
+
+    @torch.inference_mode()
+    def raw(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
+        """The same before whitening; how exactly is decided by the embeddings after it."""
         images = images.to(self.device, memory_format=torch.channels_last, non_blocking=True)
         if self.precision is None:
             self._seen += len(images)
@@ -68,19 +73,21 @@ class Runner:
     def _run(self, spec: EncoderSpec, images: Tensor, dtype: torch.dtype) -> Tensor:
         reduced = dtype != torch.float32 and self.device.type != "cpu"
         with torch.autocast(self.device.type, dtype if reduced else None, enabled=reduced):
-            raw = spec.raw(images)
-        return spec.finish(raw).float()
+            return spec.raw(images).float()
+
+    def _finished(self, spec: EncoderSpec, images: Tensor, dtype: torch.dtype) -> Tensor:
+        return self._exact.finish(self._run(spec, images, dtype)).float()
 
     @torch.no_grad()
     def _decide(self, images: Tensor) -> None:
-        exact = self._run(self._exact, images, torch.float32)
+        exact = self._finished(self._exact, images, torch.float32)
         asked = self._asked
         # Who asked for it must hear that it was not used; a trial that fails is no news.
         level = logging.DEBUG if asked == "auto" else logging.WARNING
         for name in _candidates(self.device) if asked == "auto" else [asked]:
             try:
                 fast = self._accelerate(images, name)
-                result = self._run(fast, images, _TYPES[name])
+                result = self._finished(fast, images, _TYPES[name])
             except (RuntimeError, TypeError, ValueError) as error:
                 # The trial: torch's kernels refuse what the hardware or a layer cannot do.
                 _log.log(level, "embedding in %s is not possible here: %s", name, error)

@@ -50,6 +50,11 @@ class PostConfig(Config):
     crop: float = Field(default=0.875, gt=0, le=1)
     """Share of the short side that the centre crop keeps."""
 
+    def sees_as(self, other: "PostConfig") -> bool:
+        """Whether both ask the same of the network, and differ in whitening at most."""
+        same = {"whitening": "pca", "whiten_dim": None, "whiten_power": 0.25}
+        return self.model_copy(update=same) == other.model_copy(update=same)
+
 
 class EncoderSpec(nn.Module):
     """Backbone, inserted modules, readout and post-processing.

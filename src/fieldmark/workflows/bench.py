@@ -5,6 +5,8 @@ OUT/
 ├── data/NAME.csv  NAME.leaks.json    photos, labels and split of each data set; what leaks
 ├── cells/NAME/METHOD/seed-0/         a run folder of fieldmark train, with cell.json
 ├── store/NAME/288px/                 decoded photos, shared by all cells that want them so large
+├── starts/NAME/                      what cells with the same start share of it
+├── trials.json                       minutes a photo of each method, from short trials
 ├── locks/                            which cell is being worked on, by which process
 └── results.jsonl  table.csv  table.md  table.tex  report.html
 """
@@ -21,33 +23,25 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
 
 from fieldmark import __version__, runtime, storage
 from fieldmark.backbones.backbone import Backbone
 from fieldmark.data.benchmarks import BENCHMARKS, Benchmark, open_benchmark
 from fieldmark.data.catalog import Catalog
 from fieldmark.data.leakage import find_leaks
-from fieldmark.data.splits import Split, match_split
+from fieldmark.data.splits import Split
 from fieldmark.data.store import PhotoStore
-from fieldmark.data.views import center_views
-from fieldmark.encoder import Encoder
 from fieldmark.errors import (
     BusyError,
+    CatalogError,
     ConfigError,
     FieldmarkError,
     InputError,
     Interrupted,
     OutputError,
 )
-from fieldmark.evaluation.clusters import cluster
-from fieldmark.evaluation.evaluate import EvalResult, gain_over_seeds, probe_fraction
-from fieldmark.evaluation.fewshot import few_shot
-from fieldmark.evaluation.knn import weighted_knn
-from fieldmark.evaluation.openset import open_set
+from fieldmark.evaluation.evaluate import EvalResult, evaluation_file, gain_over_seeds
 from fieldmark.evaluation.report.benchmark import render_benchmark
-from fieldmark.evaluation.robustness import KINDS, corrupt
-from fieldmark.evaluation.taxonomy import measure_mistakes
 from fieldmark.training.lock import hold_run
 from fieldmark.workflows import leaderboard
 from fieldmark.workflows.photos import (
@@ -56,11 +50,12 @@ from fieldmark.workflows.photos import (
     further_looks,
     quiet,
     short_side,
-    usable_split,
 )
 from fieldmark.workflows.plan import plan
+from fieldmark.workflows.protocols import measure_levels, measure_photos, measure_vectors
 from fieldmark.workflows.recipe import Recipe, load_recipe, seeded
 from fieldmark.workflows.run import RunFolder, claim_folder, file_name, flatten, processor
+from fieldmark.workflows.sides import Judged
 from fieldmark.workflows.train import train
 
 _log = logging.getLogger("fieldmark")
@@ -69,11 +64,11 @@ METHODS = (
     START, "mocov2", "mocov3", "simclr", "lcr", "msam", "ppssl", "lodisc", "fieldmark",
 )  # fmt: skip
 """Recipes that are compared unless others are named."""
-FEW_LABELS = (0.05, 0.01)
-"""Label fractions that a benchmark measures beyond those of every run."""
 COMPARED = ("rank1", "rank5", "map", "knn", "linear", "linear@50", "linear@20", "linear@10")
 """Measures whose gain over the start has an interval over photos and seeds."""
 _TRIAL_SECONDS = 5.0
+_KEPT = ("verdict", "sentence", "shipped", "gain", "interval", "grid")
+"""What a cell repeats of its run's result."""
 
 
 class Cell(NamedTuple):
@@ -244,20 +239,12 @@ def _predict(work: _Bench, missing: list[Cell]) -> dict[str, float]:
     for done, name in enumerate(wanted):
         work.progress("trying methods", done, len(wanted), name)
         cells = [cell for cell in missing if cell.method == name]
-        tried = cells[0].data
         try:
-            told = plan(
-                work.photos(tried),
-                work.recipes[name],
-                probe=work.table(tried),
-                device=work.device,
-                seconds=_TRIAL_SECONDS,
-            )
+            each = _minutes_a_photo(work, cells[0].data, name)
         except FieldmarkError as error:
             work.say(f"{name} cannot be tried and will be marked: {error}")
             continue
         # The same work for each photo, on whichever data set.
-        each = told["minutes"] / told["train_photos"]
         photos = [len(work.opened[cell.data].rows("train")) for cell in cells]
         minutes[name] = round(each * sum(photos), 1)
         work.say(f"{name}: about {_time(minutes[name])} of training for {len(cells)} runs")
@@ -266,6 +253,27 @@ def _predict(work: _Bench, missing: list[Cell]) -> dict[str, float]:
         total = sum(minutes.values())
         work.say(f"in all about {_time(total)} of training; decoding and evaluation come on top.")
     return minutes
+
+
+def _minutes_a_photo(work: _Bench, data: str, method: str) -> float:
+    """From a short trial, or from one that was made on this kind of machine before."""
+    machine = f"{processor()} {runtime.pick_device(work.device)} {runtime.processor_count()}"
+    key = f"{_recipe_hash(work.recipes[method])} {machine}"
+    file = work.out / "trials.json"
+    known: dict[str, float] = {}
+    with contextlib.suppress(OSError, ValueError):
+        known = json.loads(file.read_text(encoding="utf-8"))
+    if key not in known:
+        told = plan(
+            work.photos(data),
+            work.recipes[method],
+            probe=work.table(data),
+            device=work.device,
+            seconds=_TRIAL_SECONDS,
+        )
+        known[key] = told["minutes"] / told["train_photos"]
+        storage.write_json(file, known)
+    return known[key]
 
 
 def _time(minutes: float) -> str:
@@ -295,21 +303,23 @@ def _run(work: _Bench, cell: Cell) -> None:
     folder, began = work.folder(cell), time.time()
     facts = _facts(work, cell)
     try:
-        store = work.store(cell)
+        found: dict[str, Any] = {}
         result = train(
             work.photos(cell.data),
             folder,
             seeded(work.recipes[cell.method], cell.seed),
             probe=work.table(cell.data),
             device=work.device,
-            store=store,
+            store=work.store(cell),
+            kept=work.out / "starts" / file_name(cell.data),
+            witness=lambda judged: found.update(_measure(work, cell, judged)),
             progress=work.progress,
             say=work.say,
         )
         if result is not None:
-            found = _measure(work, cell, result, store)
             found["seconds"] = round(time.time() - began, 1)
-            storage.write_json(folder / "cell.json", {"status": "done", **facts, **found})
+            told = {key: result.get(key) for key in _KEPT}
+            storage.write_json(folder / "cell.json", {"status": "done", **facts, **told, **found})
     except (BusyError, Interrupted, KeyboardInterrupt):
         raise
     except Exception as error:  # one cell must not lose the table
@@ -369,51 +379,51 @@ def _refuse_mixtures(work: _Bench) -> None:
                 )
 
 
-def _measure(
-    work: _Bench, cell: Cell, result: dict[str, Any], store_folder: Path
-) -> dict[str, Any]:
-    """What a run found, and what only a benchmark asks for."""
-    folder = work.folder(cell)
-    store = PhotoStore.open(store_folder)
-    catalog = Catalog.open(work.photos(cell.data))
-    split = usable_split(match_split(catalog, work.table(cell.data)), store.usable)
-    about = _about_photos(work, cell.data, catalog, store, split)
-    encoders = {
-        side: folder / "encoders" / who
-        for side, who in ((START, START), ("trained", result["candidate"]))
+def _measure(work: _Bench, cell: Cell, judged: Judged) -> dict[str, Any]:
+    """What only a benchmark asks for."""
+    data, before, after = judged
+    split, encoder = data.split, after.encoder
+    if split is None or before.result is None or after.result is None:
+        raise CatalogError(f"{cell.data}: none of the labelled test photos can be read.")
+    found = work.opened[cell.data]
+    about = _about_photos(work, cell.data, data.catalog, data.store, split)
+    measured = {
+        side: {**kept.measures, "ece": kept.classification.get("ece")}
+        for side, kept in ((START, before.result), ("trained", after.result))
     }
-    data = json.loads(RunFolder(folder).evaluation.read_text(encoding="utf-8"))
-    sides = {START: data["results"]["against"], "trained": data["results"]["encoder"]}
-    measured: dict[str, Any] = {}
-    for side, place in encoders.items():
-        work.progress("measuring", len(measured), 2, side)
-        kept = EvalResult.from_dict(sides[side])
-        measured[side] = {**kept.measures, "ece": kept.classification.get("ece")}
-        encoder = Encoder.load(place, device=work.device)
-        # The plain start, which rows of the start are held against, is not among the encoders kept.
-        if side == "trained" or cell.method != START:
-            train_x = encoder.embed_store(store, split.train_rows)
-            test_x = encoder.embed_store(store, split.test_rows)
-            measured[side] |= _further(work.opened[cell.data], split, train_x, test_x, kept)
-            measured[side] |= _robustness(encoder, store, split, train_x)
-        if side == START:
-            provenance, network = encoder.provenance, encoder.spec.backbone.config.name
-    work.progress("measuring", 2, 2)
+    work.progress("measuring", 0, 3, "few labels, clusters, unknown classes")
+    measured["trained"] |= measure_vectors(found, split, after, after.result)
+    work.progress("measuring", 1, 3, "photos in trouble")
+    measured["trained"] |= measure_photos(found, data, after)
+    work.progress("measuring", 2, 3, "coarser levels")
+    levels = measure_levels(found, split, before, after)
+    tests = [data.store.paths[row] for row in split.test_rows]
+    for level, results in levels.items():
+        both = {"encoder": results.after, "against": results.before}
+        storage.write_json(_level_file(work.folder(cell), level), evaluation_file(both, tests))
+    work.progress("measuring", 3, 3)
+    provenance = encoder.provenance
     return {
         **about,
-        "network": network,
+        "network": encoder.spec.backbone.config.name,
         "start_saw": provenance.labels_seen,
         "start_how": provenance.how,
         "start_sha256": provenance.sha256,
-        "verdict": result["verdict"],
-        "sentence": result["sentence"],
-        "shipped": result["shipped"],
-        "gain": result["gain"],
-        "interval": result["interval"],
-        "grid": result.get("grid", {}),
-        "start": _plain(measured[START]),
+        START: _plain(measured[START]),
         "trained": _plain(measured["trained"]),
+        "levels": {
+            level: {
+                "classes": results.classes,
+                START: _plain(results.before.measures),
+                "trained": _plain(results.after.measures),
+            }
+            for level, results in levels.items()
+        },
     }
+
+
+def _level_file(folder: Path, level: str) -> Path:
+    return folder / f"evaluation-{file_name(level)}.json"
 
 
 def _about_photos(
@@ -433,58 +443,6 @@ def _about_photos(
         }
         storage.write_json(work.table(data).with_suffix(".leaks.json"), shown)
     return work.looked_at[data]
-
-
-def _further(
-    found: Benchmark,
-    split: Split,
-    train_x: Float[np.ndarray, "N D"],
-    test_x: Float[np.ndarray, "Q D"],
-    kept: EvalResult,
-) -> dict[str, Any]:
-    """Measures beyond those of every run; what a data set has too few photos for is left out."""
-    measures: dict[str, Any] = {}
-    classes = len(split.classes)
-    for fraction in FEW_LABELS:
-        right = probe_fraction(
-            train_x, split.train_labels, test_x, split.test_labels, classes, fraction
-        )
-        measures[f"linear@{fraction * 100:g}"] = float(100 * right.mean())
-    for shots in (1, 5):
-        with contextlib.suppress(InputError):
-            measures[f"few-shot@{shots}"] = few_shot(
-                test_x, split.test_labels, shots=shots
-            ).accuracy
-    with contextlib.suppress(InputError):
-        measures |= cluster(test_x, split.test_labels, seeds=range(1)).measures
-    with contextlib.suppress(InputError):
-        measures |= open_set(train_x, split.train_labels, test_x, split.test_labels).measures
-    # The table of a split sorts classes by name; so does a benchmark.
-    order = [found.classes.index(name) for name in split.classes]
-    levels = {level: [groups[i] for i in order] for level, groups in found.coarser.items()}
-    if levels and "linear" in kept.predictions:
-        wrong = measure_mistakes(kept.labels, kept.predictions["linear"], levels)
-        measures |= {name: wrong[name] for name in wrong if name != "mistakes"}
-    return measures
-
-
-def _robustness(
-    encoder: Encoder, store: PhotoStore, split: Split, train_x: Float[np.ndarray, "N D"]
-) -> dict[str, float]:
-    """KNN among clean train photos, asked with test photos in trouble."""
-    if not len(train_x):
-        return {}
-    measures = {}
-    for kind in KINDS:
-        test_x = np.empty((len(split.test_rows), encoder.dim), np.float32)
-        for begin in range(0, len(test_x), 64):
-            rows = split.test_rows[begin : begin + 64]
-            view = center_views(store, rows, encoder.size, encoder.spec.crop, device=encoder.device)
-            images = corrupt(view.images, kind, rows)
-            test_x[begin : begin + 64] = encoder.encode(images).cpu().numpy()
-        said = weighted_knn(train_x, split.train_labels, test_x, classes=len(split.classes))
-        measures[f"knn:{kind}"] = float(100 * (said == split.test_labels).mean())
-    return measures
 
 
 def _plain(values: dict[str, Any]) -> dict[str, float | None]:
@@ -519,26 +477,31 @@ def _state(work: _Bench, cell: Cell) -> dict[str, Any]:
 def leaderboard_lines(work: _Bench) -> list[dict[str, Any]]:
     """All that tables are made of: a line a cell, and a line a method on a data set."""
     lines: list[dict[str, Any]] = []
+    done: dict[tuple[str, str], list[Path]] = {}
     for cell in work.cells:
         known = read_cell(work.folder(cell)) or {"status": "missing", **_facts(work, cell)}
         known.pop("traceback", None)
+        levels = known.pop("levels", {})
         lines.append({"kind": "cell", **known})
-    for key, name in dict.fromkeys((cell.data, cell.method) for cell in work.cells):
-        done = [
-            work.folder(cell)
-            for cell in work.cells
-            if (cell.data, cell.method) == (key, name)
-            and read_cell(work.folder(cell)).get("status") == "done"
-        ]
-        if done:
-            gains = _gains(done)
-            lines.append({"kind": "gain", "data": key, "method": name, "measures": gains})
+        for level, told in levels.items():
+            # The same run, asked coarser questions: a data set of its own in the table.
+            name = f"{cell.data}:{level}"
+            lines.append({"kind": "cell", **known, "data": name, "level": level, **told})
+        if known["status"] == "done":
+            folder = work.folder(cell)
+            done.setdefault((cell.data, cell.method), []).append(RunFolder(folder).evaluation)
+            for level in levels:
+                place = _level_file(folder, level)
+                done.setdefault((f"{cell.data}:{level}", cell.method), []).append(place)
+    for (key, name), evaluations in done.items():
+        gains = _gains(evaluations)
+        lines.append({"kind": "gain", "data": key, "method": name, "measures": gains})
     return lines
 
 
-def _gains(runs: list[Path]) -> dict[str, dict[str, float | None]]:
+def _gains(evaluations: list[Path]) -> dict[str, dict[str, float | None]]:
     """Gain over the start by measure, over photos and seeds; points."""
-    read = [json.loads(RunFolder(run).evaluation.read_text(encoding="utf-8")) for run in runs]
+    read = [json.loads(place.read_text(encoding="utf-8")) for place in evaluations]
     start, trained = (
         [EvalResult.from_dict(data["results"][side]) for data in read]
         for side in ("against", "encoder")

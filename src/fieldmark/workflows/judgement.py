@@ -1,11 +1,10 @@
 """After training: start and trained encoder side by side, what ships, the report."""
 
-import copy
 import shutil
 import sys
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +21,6 @@ from fieldmark.evaluation.evaluate import (
     Comparison,
     EvalResult,
     compare,
-    evaluate_encoder,
     evaluation_file,
     subset_table,
     two_by_two,
@@ -42,26 +40,17 @@ from fieldmark.nn.spec import EncoderSpec, PostConfig
 from fieldmark.training.loop import FitResult
 from fieldmark.workflows.doctor import versions
 from fieldmark.workflows.photos import Photos, ShowProgress
-from fieldmark.workflows.post import LOOKS, affordable, describe, fit_post
+from fieldmark.workflows.post import LOOKS, affordable, describe
 from fieldmark.workflows.recipe import Recipe
 from fieldmark.workflows.reference import reference_embeddings, yardstick
 from fieldmark.workflows.report import write_report
 from fieldmark.workflows.run import RunFolder, processor
+from fieldmark.workflows.sides import Judged, Side, Witness, measure
 
 MEASURES = ("rank1", "rank5", "map", "linear")
 """What ``--json`` promises, in percent."""
 MAP_POINTS = 900
 """Photos on the report's map: more make mud."""
-
-
-class Side(NamedTuple):
-    """One encoder, with what it makes of the photos that are evaluated."""
-
-    role: str
-    encoder: Encoder
-    train: Float[np.ndarray, "N D"]
-    test: Float[np.ndarray, "Q D"]
-    result: EvalResult | None
 
 
 def judge(
@@ -74,11 +63,27 @@ def judge(
     device: torch.device,
     began: float,
     progress: ShowProgress,
+    *,
+    kept: Path | None = None,
+    witness: Witness | None = None,
 ) -> dict[str, Any]:
     """Evaluate, decide, ship, report.
 
     The test photos are read here and nowhere before: the candidate is chosen by rule (last epoch,
     teacher if there is one), so nothing is picked by looking at them.
+
+    Args:
+        run: Where everything goes.
+        recipe: Every setting.
+        data: Photos.
+        start: The network before training.
+        candidates: ``student`` and ``teacher``, those that there are.
+        fitted: How training ended.
+        device: Where to compute.
+        began: Unix time of the run's beginning.
+        progress: Told how far evaluation is.
+        kept: Folder where runs with the same start leave what they found of it for one another.
+        witness: Told what the judgement rests on.
 
     Returns:
         The contract of ``--json``.
@@ -86,16 +91,13 @@ def judge(
     processing = affordable(recipe.post, len(data.train_rows))
     if not recipe.protect(LOOKS).flip:
         processing = processing.model_copy(update={"flip": False})
-    plain = PostConfig(crop=processing.crop)
-    wanted: list[tuple[str, str, EncoderSpec, PostConfig]] = [("start", "plain", start, plain)]
-    wanted.append(("start", "post", start, processing))
-    wanted += [(who, "plain", spec, plain) for who, spec in candidates.items()]
-    wanted += [(who, "post", spec, processing) for who, spec in candidates.items()]
+    wanted = {"start": start, **candidates}
     sides: dict[tuple[str, str], Side] = {}
-    for done, (who, how, spec, post) in enumerate(wanted):
-        progress("evaluating", done, len(wanted), f"{who}, {how}")
-        same = sides.get((who, "plain")) if post == plain else None
-        sides[who, how] = same or _evaluate(who, spec, post, recipe, data, device)
+    for done, (who, spec) in enumerate(wanted.items()):
+        progress("evaluating", done, len(wanted), who)
+        place = kept if who == "start" else None
+        both = measure(who, spec, processing, recipe, data, device, kept=place)
+        sides[who, "plain"], sides[who, "post"] = both
     progress("evaluating", len(wanted), len(wanted))
 
     chosen = "teacher" if "teacher" in candidates else "student" if candidates else "start"
@@ -106,10 +108,10 @@ def judge(
     shipped = _choose(recipe, reading, bool(candidates))
     summary = _summary(verdict, comparison, shipped, chosen, sides, extra)
     ships_plain = not candidates and shipped == "start" and verdict.text == "hurt"
-    kept = {who: sides[who, "post"] for who in ("start", *candidates)}
+    finals = {who: sides[who, "post"] for who in ("start", *candidates)}
     if ships_plain:
-        kept["start"] = sides["start", "plain"]
-    _save(run, recipe, kept, chosen if shipped == "trained" and candidates else "start", summary)
+        finals["start"] = sides["start", "plain"]
+    _save(run, recipe, finals, chosen if shipped == "trained" and candidates else "start", summary)
     write_report(
         run.path,
         _report(run, recipe, data, sides, chosen, summary, comparison, fitted, began),
@@ -126,37 +128,10 @@ def judge(
             run.evaluation,
             evaluation_file({"encoder": after.result, "against": before.result}, tests),
         )
+    if witness is not None:
+        witness(Judged(data, before, after))
     storage.write_json(run.result, summary)
     return summary
-
-
-def _evaluate(
-    who: str,
-    spec: EncoderSpec,
-    post: PostConfig,
-    recipe: Recipe,
-    data: Photos,
-    device: torch.device,
-) -> Side:
-    # An encoder freezes what it holds; the candidates' modules may still be trained further.
-    ready = fit_post(
-        copy.deepcopy(spec),
-        data.store,
-        data.train_rows,
-        post,
-        looks=recipe.protect(LOOKS),
-        seed=recipe.train.seed,
-        device=device,
-    )
-    encoder = Encoder(ready, device=device)
-    split = data.split
-    if split is None or not len(split.test_rows):
-        nothing = np.zeros((0, encoder.dim), np.float32)
-        return Side(who, encoder, nothing, nothing, None)
-    train = encoder.embed_store(data.store, split.train_rows)
-    test = encoder.embed_store(data.store, split.test_rows)
-    result = evaluate_encoder(train, split.train_labels, test, split.test_labels, split.classes)
-    return Side(who, encoder, train, test, result)
 
 
 def _verdict(

@@ -23,6 +23,7 @@ SHOWN = {
     "knn:blur": "kNN, blurred",
     "knn:jpeg": "kNN, JPEG",
     "knn:cover": "kNN, covered",
+    "knn:swap": "kNN, other surroundings",
     "few-shot@1": "1-shot",
     "few-shot@5": "5-shot",
     "nmi": "NMI",
@@ -30,6 +31,10 @@ SHOWN = {
     "auroc": "AUROC",
     "ece": "ECE",
     "severity": "severity",
+    "pointing": "pointing",
+    "energy": "on the object",
+    "lift": "lift",
+    "iou": "IoU",
 }
 """Measures in the order of the columns; those that no row has are left out."""
 GAINS = {"rank1": "rank-1", "map": "mAP", "linear": "linear"}
@@ -126,7 +131,7 @@ def _value(row: dict[str, Any], name: str) -> str:
     if name not in row["measures"]:
         return "–"
     spread = row["spread"][name]
-    digits = 2 if name == "severity" else 1
+    digits = 2 if name in {"severity", "lift"} else 1
     text = f"{row['measures'][name]:.{digits}f}"
     return text if spread is None else f"{text} ± {spread:.{digits}f}"
 

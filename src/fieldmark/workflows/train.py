@@ -40,6 +40,7 @@ from fieldmark.workflows.photos import (
 )
 from fieldmark.workflows.recipe import Recipe
 from fieldmark.workflows.run import RunFolder
+from fieldmark.workflows.sides import Witness
 
 _log = logging.getLogger("fieldmark")
 
@@ -53,6 +54,8 @@ def train(
     transductive: bool = False,
     device: str = "auto",
     store: Path | None = None,
+    kept: Path | None = None,
+    witness: Witness | None = None,
     progress: ShowProgress = quiet,
     say: Say = _log.info,
 ) -> dict[str, Any] | None:
@@ -68,6 +71,8 @@ def train(
         transductive: Also train on the probe's test photos, without labels.
         device: ``auto`` or a torch device.
         store: Folder of decoded photos that several runs share; by default the run's own.
+        kept: Folder where several runs share what they measure of the same start.
+        witness: Told what the judgement rests on, by the first process.
         progress: Told how far each part is.
         say: Told what the user should know, a sentence at a time.
 
@@ -115,7 +120,17 @@ def train(
         if runtime.rank() != 0:
             return None
         return judgement.judge(
-            run, recipe, data, EncoderSpec(start), candidates, fitted, where, began, progress
+            run,
+            recipe,
+            data,
+            EncoderSpec(start),
+            candidates,
+            fitted,
+            where,
+            began,
+            progress,
+            kept=kept,
+            witness=witness,
         )
 
 

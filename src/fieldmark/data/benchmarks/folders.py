@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Bool, Float, UInt8
 
 from fieldmark import rng
-from fieldmark.data.benchmarks.benchmark import Benchmark, Facts
+from fieldmark.config import read_toml
+from fieldmark.data.benchmarks.benchmark import Benchmark, Facts, Masks, missing_files
 from fieldmark.data.benchmarks.files import NO_BOX, Folder, indexed
 from fieldmark.data.catalog import PHOTO_SUFFIXES, Catalog
 from fieldmark.data.splits import read_split
@@ -83,7 +85,11 @@ FOLDER = Facts(
 ├── split.csv                   path,class,split      (or)
 ├── train/CLASS/….jpg, test/CLASS/….jpg               (or)
 ├── CLASS/….jpg
-└── levels.csv                  class,genus,family    (coarser levels; may be missing)
+├── levels.csv                  class,genus,family    (coarser levels; may be missing)
+├── boxes.csv or parts.csv      path,x_1,y_1,x_2,y_2  (pixels; may be missing)
+├── masks/CLASS/….png           white where the object is, below masks/ as photos are below images/
+│                               or the folder itself  (may be missing)
+└── about.toml                  title, split, licence, overlap: what tables say (may be missing)
 or a table (.csv, .tsv, .jsonl, .parquet) with path, label and split; or WebDataset shards.""",
 )
 
@@ -203,15 +209,77 @@ def read_folder(path: Path) -> Benchmark:
         drawn = [split or "val" for split in splits]
         facts = FOLDER._replace(split="yours")
     return Benchmark(
-        facts=facts._replace(name=path.name.split(".")[0] or "folder"),
+        facts=_about(root / "about.toml", facts)._replace(name=path.name.split(".")[0] or "folder"),
         root=root,
         paths=tuple(paths),
         labels=labels,
         splits=tuple(drawn),
         classes=classes,
         coarser=_levels(root / "levels.csv", classes),
+        boxes=_boxes(root, paths),
+        masks=_masks(root, paths),
         shards=shards,
     )
+
+
+_ABOUT = ("title", "split", "licence", "overlap")
+
+
+def _about(file: Path, facts: Facts) -> Facts:
+    """What a folder's owner says of it."""
+    if not file.is_file():
+        return facts
+    told = read_toml(file)
+    for key, value in told.items():
+        if key not in _ABOUT or not isinstance(value, str):
+            raise CatalogError(
+                f"{file}: '{key} = {value!r}' is not understood; it may say {', '.join(_ABOUT)}, each a text."
+            )
+    return facts._replace(**told)
+
+
+_CORNERS = ("x_1", "y_1", "x_2", "y_2")
+
+
+def _boxes(root: Path, paths: Sequence[str]) -> Float[np.ndarray, "N 4"] | None:
+    """Boxes from a table beside the photos; NaN where a photo has none."""
+    file = next(
+        (root / name for name in ("boxes.csv", "parts.csv") if (root / name).is_file()), None
+    )
+    if file is None:
+        return None
+    with file.open(encoding="utf-8-sig", newline="") as opened:
+        reader = csv.DictReader(opened)
+        if not {"path", *_CORNERS} <= set(reader.fieldnames or ()):
+            raise CatalogError(f"{file} needs the columns path, {', '.join(_CORNERS)}.")
+        found = {}
+        for number, line in enumerate(reader, 2):
+            try:
+                box = [float(line[corner]) for corner in _CORNERS]
+            except (TypeError, ValueError):
+                raise CatalogError(f"{file}, line {number}: the box is no four numbers.") from None
+            if not (box[0] < box[2] and box[1] < box[3]):
+                raise CatalogError(
+                    f"{file}, line {number}: the box {box} is empty; it is x_1 y_1 x_2 y_2 with "
+                    "x_1 < x_2 and y_1 < y_2."
+                )
+            found[line["path"]] = box
+    return np.array([found.get(path, NO_BOX) for path in paths], np.float64)
+
+
+def _masks(root: Path, paths: Sequence[str]) -> Masks | None:
+    """Masks below ``masks``, placed as the photos are."""
+    if not (root / "masks").is_dir():
+        return None
+    wanted = [f"masks/{path.removeprefix('images/').rpartition('.')[0]}.png" for path in paths]
+    absent = set(missing_files(root, wanted))
+    files = tuple(None if file in absent else file for file in wanted)
+    return Masks(files, _white) if any(files) else None
+
+
+def _white(values: UInt8[np.ndarray, "H W *C"]) -> Bool[np.ndarray, "H W"]:
+    grey = values if values.ndim == 2 else values[..., 0]
+    return grey > 127
 
 
 def _has_split(table: Path) -> bool:

@@ -1,0 +1,201 @@
+"""Every method on real photos, by ``fieldmark bench`` itself: the tables of docs/results.md.
+
+Photos and weights are given; this adds what the folders do not say (coarser levels from class names,
+where splits come from), writes gentle settings as recipe files, and calls the command. Interrupted, or
+in several processes at once, it goes on with the cells that are missing.
+
+    python benchmarks/study.py --data DIR --work DIR [--sets cub50 ...] [--methods mocov2 ...] [--seeds 3]
+    python benchmarks/study.py --data DIR --work DIR --keep        results.jsonl and tables into results/
+"""
+
+import argparse
+import csv
+import io
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from _record import RESULTS
+from fieldmark.config import merge, to_toml
+from fieldmark.data.benchmarks.vehicles import body_of, make_of
+from fieldmark.workflows.bench import bench
+from fieldmark.workflows.leaderboard import as_markdown
+from fieldmark.workflows.recipe import load_recipe
+
+WEIGHTS = "weights/mobilenetv2_100.imagenet.safetensors"
+METHODS = ("start", "mocov2", "mocov3", "simclr", "lcr", "msam", "ppssl", "lodisc", "fieldmark")
+# What all gentle runs share: a low rate, the start's batch-norm statistics, the last three stages,
+# colours left alone, and the whitening of recipe gentle on both sides of the comparison.
+GENTLE: dict[str, Any] = {
+    "backbone": {"normalization": "frozen", "train_from_stage": -3},
+    "views": {"override": {"hue": 0.0, "gray": 0.0, "saturation": 0.2}},
+    "train": {
+        "epochs": 2,
+        "batch_size": 64,
+        "optimizer": "sgd",
+        "lr": 0.001,
+        "lr_scaling": "none",
+        "weight_decay": 1e-4,
+        "warmup_epochs": 0,
+        "schedule": "cosine",
+    },
+    "post": {"whitening": "instance-lda", "whiten_dim": 256, "whiten_power": 0.25},
+}
+_QUEUE = {"dim": 128, "queue_size": 4096, "mask_same_image": True, "temperature": 0.1}
+_MOCO = {**_QUEUE, "momentum": 0.99}
+OWN: dict[str, dict[str, Any]] = {
+    "mocov2": {"method": _MOCO},
+    # What MoCo v3's authors use for convolutional networks.
+    "mocov3": {"method": {"temperature": 1.0, "projector_layers": 2, "smallest_crop": 0.2}},
+    # Batch-norm in its head multiplies what reaches the network: at the common rate it keeps a
+    # quarter of the start's neighbours where the others keep six tenths.
+    "simclr": {"method": {"temperature": 0.1}, "train": {"lr": 0.00025}},
+    "lcr": {"method": {"contrast": _MOCO}},
+    # At the network's own rate its gates open by less than a thousandth: nothing of it takes part.
+    "msam": {"method": {"momentum": 0.99, "module_rate": 100.0}},
+    "ppssl": {"method": {"contrast": _MOCO}},
+    "lodisc": {"method": {"momentum": 0.99}},
+}
+
+
+class Photos(NamedTuple):
+    """One folder of photos."""
+
+    name: str
+    """As ``--data`` calls it."""
+    size: int
+    levels: dict[str, Any]
+    """Coarser level, and how a class's name tells it."""
+    about: dict[str, str]
+    """What the folder itself does not say."""
+
+
+def _kind(species: str) -> str:
+    return re.split(r"[_ .]", species)[-1]
+
+
+def _model(folder: str) -> str:
+    return folder.partition(".")[2].replace("_", " ")
+
+
+SETS = {
+    "cub50": Photos("cub200", 128, {}, {}),
+    "birds200": Photos(
+        "folder",
+        128,
+        {"kind": _kind},
+        {
+            "title": "CUB-200 (2010), square crops around the bird",
+            "split": "ours: 15 photos of each class in train",
+            "licence": "non-commercial research",
+            "overlap": "ImageNet-1k has 59 classes of birds, and photos of CUB-200 may be among them",
+        },
+    ),
+    "cars196": Photos(
+        "folder",
+        128,
+        {"body": lambda name: body_of(_model(name)), "make": lambda name: make_of(_model(name))},
+        {
+            "title": "Stanford Cars, official training half, cropped to the box",
+            "split": "ours: half and half, stratified",
+            "licence": "non-commercial research",
+            "overlap": "ImageNet-1k has several classes of cars, such as convertible, minivan and sports car",
+        },
+    ),
+    "objects100": Photos("folder", 64, {}, {}),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--sets", nargs="+", default=list(SETS), choices=SETS)
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, help="other than two, for a trial")
+    parser.add_argument("--plan", action="store_true")
+    parser.add_argument("--keep", action="store_true", help="copy tables into results/bench")
+    options = parser.parse_args()
+    for name in options.sets:
+        out = options.work / "bench" / name
+        photos = SETS[name]
+        found = bench(
+            {photos.name: described(options, name)},
+            out,
+            methods=[recipe(options, method) for method in options.methods],
+            seeds=options.seeds,
+            extra=start(options, photos),
+            only_plan=options.plan,
+            say=lambda text: print(text, flush=True),
+        )
+        if not options.plan:
+            print(as_markdown(found["rows"]), flush=True)
+        if options.keep:
+            kept = RESULTS / "bench" / name
+            kept.mkdir(parents=True, exist_ok=True)
+            for file in ("results.jsonl", "table.md"):
+                shutil.copy(out / file, kept / file)
+
+
+def start(options: argparse.Namespace, photos: Photos) -> dict[str, Any]:
+    """Network, weights and input of every cell."""
+    weights = {"name": "mobilenetv2_100", "weights": str(options.data / WEIGHTS)}
+    return {"size": photos.size, "backbone": weights}
+
+
+def recipe(options: argparse.Namespace, method: str) -> str:
+    """A shipped recipe, or the file of a gentle one."""
+    if method not in OWN:
+        return method
+    settings = merge(GENTLE, OWN[method])
+    if options.epochs:
+        settings = merge(settings, {"train": {"epochs": options.epochs}})
+    file: Path = options.work / "recipes" / f"{method}.toml"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    made = load_recipe(method, extra={"name": f"{method}-gentle", **settings})
+    write(file, to_toml(made))
+    return str(file)
+
+
+def described(options: argparse.Namespace, name: str) -> Path:
+    """The photos as ``--data`` takes them: the folder, or a table beside which more is told."""
+    folder, photos = options.data.resolve() / name, SETS[name]
+    if not photos.levels:
+        return folder
+    place: Path = options.work.resolve() / "data" / name
+    place.mkdir(parents=True, exist_ok=True)
+    with (folder / "split.csv").open(newline="") as opened:
+        lines = list(csv.DictReader(opened))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["path", "class", "split"])
+    images = os.path.relpath(folder / "images", place)
+    for line in lines:
+        writer.writerow(
+            [f"{images}/{line['path'].removeprefix('images/')}", line["class"], line["split"]]
+        )
+    write(place / f"{name}.csv", text.getvalue())
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["class", *photos.levels])
+    for each in sorted({line["class"] for line in lines}):
+        writer.writerow([each, *(level(each) for level in photos.levels.values())])
+    write(place / "levels.csv", text.getvalue())
+    write(
+        place / "about.toml", "".join(f'{key} = "{value}"\n' for key, value in photos.about.items())
+    )
+    return place / f"{name}.csv"
+
+
+def write(path: Path, text: str) -> None:
+    """Whole or not at all: another process may be reading it."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.write_text(text)
+    aside.rename(path)
+
+
+if __name__ == "__main__":
+    main()
