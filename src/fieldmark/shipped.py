@@ -1,4 +1,4 @@
-"""Files that fieldmark ships beside its code: recipes, and the banks of texts below them."""
+"""Files that fieldmark ships beside its code: recipes, banks of texts, published figures."""
 
 from pathlib import Path
 
@@ -17,3 +17,9 @@ def recipes() -> dict[str, Path]:
 def texts() -> dict[str, Path]:
     """Shipped banks of texts by name."""
     return {path.stem: path for path in sorted((folder() / "texts").glob("*.toml"))}
+
+
+def published() -> Path:
+    """Figures that others published."""
+    inside = Path(__file__).parent / "published.toml"
+    return inside if inside.is_file() else Path(__file__).parents[2] / "benchmarks/published.toml"

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from fieldmark.errors import InputError
-from fieldmark.evaluation.robustness import COVERED, KINDS, corrupt
+from fieldmark.evaluation.robustness import COVERED, KINDS, corrupt, swap_backgrounds
 
 
 def images(count=4, side=64):
@@ -58,3 +58,28 @@ def test_jpeg_changes_pixels_a_little_and_averages_hardly():
 def test_an_unknown_kind_is_named():
     with pytest.raises(InputError, match="unknown corruption 'blurr'; did you mean 'blur'"):
         corrupt(images(), "blurr", ROWS)
+
+
+def test_an_object_is_put_before_other_surroundings_and_no_second_object_shows():
+    # A red square on a blue photo, a green square elsewhere on a yellow one.
+    blue, yellow = torch.zeros(1, 3, 32, 32), torch.zeros(1, 3, 32, 32)
+    blue[:, 2], yellow[:, :2] = 1.0, 1.0
+    mask, other = torch.zeros(1, 32, 32), torch.zeros(1, 32, 32)
+    mask[:, 4:12, 4:12], other[:, 16:28, 16:28] = 1, 1
+    blue[:, :, 4:12, 4:12] = torch.tensor([1.0, 0, 0])[:, None, None]
+    yellow[:, :, 16:28, 16:28] = torch.tensor([0, 1.0, 0])[:, None, None]
+    made = swap_backgrounds(blue, mask, yellow, other)
+    assert made[0, :, 8, 8].tolist() == [1, 0, 0]
+    assert made[0, :, 2, 30].tolist() == [1, 1, 0]
+    torch.testing.assert_close(made[0, :, 22, 22], torch.tensor([1.0, 1.0, 0.0]), atol=1e-4, rtol=0)
+    assert not (made[0, 2] > 1e-6).any()
+    # With nothing cut out the other photo's surroundings are all there is.
+    alone = swap_backgrounds(blue, mask * 0, yellow, other * 0)
+    torch.testing.assert_close(alone, yellow)
+
+
+def test_surroundings_that_are_all_object_do_not_break():
+    whole = torch.ones(2, 32, 32)
+    made = swap_backgrounds(images(2, 32), whole * 0, images(2, 32), whole)
+    assert torch.isfinite(made).all()
+    assert 0 <= float(made.min()) <= float(made.max()) <= 1

@@ -22,6 +22,7 @@ from fieldmark.cli import (
     report,
     sample,
     train,
+    verify,
 )
 from fieldmark.cli import eval as evaluate
 from fieldmark.cli.console import messages
@@ -49,6 +50,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "ablate": ablate.command,
     "bench": bench.command,
     "compare": compare.command,
+    "verify": verify.command,
     "report": report.command,
     "methods": methods.command,
     "datasets": datasets.command,

@@ -30,6 +30,17 @@ def command(
     size: Size = None,
     sets: Sets = None,
     device: Device = "auto",
+    published: Annotated[
+        Path | None,
+        typer.Option(help="Figures that others published, as TOML; by default those shipped."),
+    ] = None,
+    best_on_test: Annotated[
+        bool,
+        typer.Option(
+            "--best-on-test",
+            help="Add columns with the best epoch on test, as the literature reports; marked.",
+        ),
+    ] = False,
     plan: Annotated[bool, typer.Option("--plan", help="Only say what it would cost.")] = False,
     redraw: Annotated[
         Path | None,
@@ -78,6 +89,8 @@ def command(
             sets=sets or (),
             extra=overrides(weights, epochs, size),
             only_plan=plan,
+            published=published,
+            best_on_test=best_on_test,
             device=device,
             progress=bars,
             say=bars.say,

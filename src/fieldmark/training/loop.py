@@ -2,6 +2,7 @@
 
 import signal
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -76,6 +77,7 @@ def fit(
     health: HealthProbe | None = None,
     identity: dict[str, Any] | None = None,
     allow_changed: bool = False,
+    after_epoch: Callable[[int], None] | None = None,
     device: torch.device | str = "cpu",
 ) -> FitResult:
     """Train, or go on training where this run stopped.
@@ -94,6 +96,7 @@ def fit(
         identity: What else must stay the same for the run to go on, as plain data: photos
             (``{"count": ..., "fingerprint": ...}``), method and backbone settings.
         allow_changed: Go on even though something of it changed.
+        after_epoch: Called with the number of epochs done, by the first process.
         device: Where to train.
 
     Raises:
@@ -113,6 +116,7 @@ def fit(
         trainer = _Run(method, source, config, run, torch.device(device))
         trainer.observer = observer if observer and runtime.rank() == 0 else Observer()
         trainer.probe = health
+        trainer.after_epoch = after_epoch if runtime.rank() == 0 else None
         return trainer.train(identity or {}, allow_changed)
 
 
@@ -173,6 +177,7 @@ class _Run:
         self.total = config.epochs * source.steps_per_epoch
         self.observer = Observer()
         self.probe: HealthProbe | None = None
+        self.after_epoch: Callable[[int], None] | None = None
         self.notes: list[str] = []
         self.precision: precision.Precision = "fp32"
         self.measured: dict[str, float] = {}
@@ -316,6 +321,9 @@ class _Run:
                 healthy = False
                 if (step + 1) % per_epoch == 0:
                     healthy = self._look(step + 1)
+                    if self.after_epoch is not None:
+                        with self.speed.pause():
+                            self.after_epoch((step + 1) // per_epoch)
                 if saving or stopping or step + 1 == self.total:
                     self._save(step + 1, healthy)
                 if stopping and step + 1 < self.total:

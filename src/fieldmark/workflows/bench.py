@@ -4,7 +4,7 @@ OUT/
 ├── bench.json                        what was asked
 ├── data/NAME.csv  NAME.leaks.json    photos, labels and split of each data set; what leaks
 ├── cells/NAME/METHOD/seed-0/         a run folder of fieldmark train, with cell.json
-├── store/NAME/288px/                 decoded photos, shared by all cells that want them so large
+├── store/NAME/288px/                 decoded photos, the same for all cells
 ├── starts/NAME/                      what cells with the same start share of it
 ├── trials.json                       minutes a photo of each method, from short trials
 ├── locks/                            which cell is being worked on, by which process
@@ -53,6 +53,7 @@ from fieldmark.workflows.photos import (
 )
 from fieldmark.workflows.plan import plan
 from fieldmark.workflows.protocols import measure_levels, measure_photos, measure_vectors
+from fieldmark.workflows.published import beside, read_published
 from fieldmark.workflows.recipe import Recipe, load_recipe, seeded
 from fieldmark.workflows.run import RunFolder, claim_folder, file_name, flatten, processor
 from fieldmark.workflows.sides import Judged
@@ -94,6 +95,10 @@ class _Bench(NamedTuple):
     device: str
     progress: ShowProgress
     say: Say
+    published: list[dict[str, Any]]
+    best_on_test: bool
+    sides: dict[str, int]
+    """Short side at which the photos of each data set are kept."""
     looked_at: dict[str, dict[str, Any]]
     """What was found by reading all photos of each data set, once for each process."""
 
@@ -112,12 +117,9 @@ class _Bench(NamedTuple):
         found = self.opened[data]
         return found.root if found.shards is not None else self.table(data)
 
-    def store(self, cell: Cell) -> Path:
-        recipe, found = self.recipes[cell.method], self.opened[cell.data]
-        start = Backbone.build(recipe.backbone, size=recipe.size)
-        looks = further_looks(recipe, start, labelled=True)
-        side = short_side(recipe, len(found), looks=looks)
-        return self.out / "store" / file_name(cell.data) / f"{side}px"
+    def store(self, data: str) -> Path:
+        """Decoded photos, the same for all cells: as large as any of the methods looks at them."""
+        return self.out / "store" / file_name(data) / f"{self.sides[data]}px"
 
 
 def bench(
@@ -129,6 +131,8 @@ def bench(
     sets: Iterable[str] = (),
     extra: dict[str, Any] | None = None,
     only_plan: bool = False,
+    published: Path | None = None,
+    best_on_test: bool = False,
     device: str = "auto",
     progress: ShowProgress = quiet,
     say: Say = _log.info,
@@ -148,6 +152,9 @@ def bench(
         sets: ``a.b=c`` overrides for all methods.
         extra: Further settings for all, as for :func:`load_recipe`.
         only_plan: Say what it would cost and train nothing.
+        best_on_test: Also measure after every epoch and give the best of each measure in columns of
+            their own, as the literature reports it; nothing else changes.
+        published: TOML file of figures that others published; by default the shipped one.
         device: ``auto`` or a torch device.
         progress: Told how far each part is.
         say: Told what the user should know.
@@ -168,6 +175,7 @@ def bench(
         )
     out = Path(out)
     sets = list(sets)
+    figures = read_published(published)
     recipes: dict[str, Recipe] = {}
     for name in dict.fromkeys((START, *methods)):
         recipe = _recipe(name, sets, extra)
@@ -193,8 +201,11 @@ def bench(
         for name in names
         if name != START or seed == 0
     ]
-    work = _Bench(out, opened, recipes, cells, device, progress, say, {})
     claim_folder(out, "bench.json", "a benchmark")
+    sides = _sides(out, opened, recipes)
+    work = _Bench(
+        out, opened, recipes, cells, device, progress, say, figures, best_on_test, sides, {}
+    )
     for key, found in opened.items():
         place = storage.make_folder(work.table(key).parent)
         storage.write_text(work.table(key), found.table(place, parts=("train", "test")))
@@ -202,6 +213,7 @@ def bench(
         "data": {key: str(found.root) for key, found in opened.items()},
         "methods": names,
         "seeds": seeds,
+        "short_side": sides,
     }
     storage.write_json(out / "bench.json", {"fieldmark": __version__, **asked})
     _refuse_mixtures(work)
@@ -218,6 +230,32 @@ def bench(
     if not only_plan:
         result["rows"] = rows
     return result
+
+
+def _sides(out: Path, opened: dict[str, Benchmark], recipes: dict[str, Recipe]) -> dict[str, int]:
+    """What an earlier call kept photos at, else what the method that looks closest wants."""
+    known: dict[str, int] = {}
+    with contextlib.suppress(OSError, ValueError):
+        told = json.loads((out / "bench.json").read_text(encoding="utf-8"))
+        known = told.get("short_side", {})
+    wanted = {}
+    for key, found in opened.items():
+        if key not in known:
+            starts = {
+                name: Backbone.build(recipe.backbone, size=recipe.size)
+                for name, recipe in recipes.items()
+            }
+            known[key] = max(
+                short_side(
+                    recipe,
+                    len(found),
+                    looks=further_looks(recipe, starts[name], labelled=True),
+                    folder=out,
+                )
+                for name, recipe in recipes.items()
+            )
+        wanted[key] = known[key]
+    return {**known, **wanted}
 
 
 def _recipe(name: str, sets: list[str], extra: dict[str, Any] | None) -> Recipe:
@@ -310,14 +348,16 @@ def _run(work: _Bench, cell: Cell) -> None:
             seeded(work.recipes[cell.method], cell.seed),
             probe=work.table(cell.data),
             device=work.device,
-            store=work.store(cell),
+            store=_decode(work, cell.data),
             kept=work.out / "starts" / file_name(cell.data),
             witness=lambda judged: found.update(_measure(work, cell, judged)),
+            every_epoch=work.best_on_test,
             progress=work.progress,
             say=work.say,
         )
         if result is not None:
             found["seconds"] = round(time.time() - began, 1)
+            found["trained"] |= _best_on_test(folder)
             told = {key: result.get(key) for key in _KEPT}
             storage.write_json(folder / "cell.json", {"status": "done", **facts, **told, **found})
     except (BusyError, Interrupted, KeyboardInterrupt):
@@ -328,6 +368,29 @@ def _run(work: _Bench, cell: Cell) -> None:
         with contextlib.suppress(FieldmarkError):
             storage.make_folder(folder.parent)
             storage.write_json(_failure(folder), {"status": "failed", **facts, **told})
+
+
+def _decode(work: _Bench, data: str) -> Path:
+    store = work.store(data)
+    PhotoStore.build(
+        Catalog.open(work.photos(data)),
+        store,
+        short_side=work.sides[data],
+        progress=partial(work.progress, "decoding photos"),
+    )
+    return store
+
+
+def _best_on_test(run: Path) -> dict[str, float]:
+    """The best of each measure over all epochs, each by itself, as the literature reports it."""
+    file = run / "epochs.jsonl"
+    if not file.is_file():
+        return {}
+    epochs = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    return {
+        f"{leaderboard.BEST}{name}": max(epoch[name] for epoch in epochs)
+        for name in leaderboard.GAINS
+    }
 
 
 def _failure(folder: Path) -> Path:
@@ -486,7 +549,8 @@ def leaderboard_lines(work: _Bench) -> list[dict[str, Any]]:
         for level, told in levels.items():
             # The same run, asked coarser questions: a data set of its own in the table.
             name = f"{cell.data}:{level}"
-            lines.append({"kind": "cell", **known, "data": name, "level": level, **told})
+            about = {"data": name, "level": level, "level_of": cell.data}
+            lines.append({"kind": "cell", **known, **about, **told})
         if known["status"] == "done":
             folder = work.folder(cell)
             done.setdefault((cell.data, cell.method), []).append(RunFolder(folder).evaluation)
@@ -496,6 +560,7 @@ def leaderboard_lines(work: _Bench) -> list[dict[str, Any]]:
     for (key, name), evaluations in done.items():
         gains = _gains(evaluations)
         lines.append({"kind": "gain", "data": key, "method": name, "measures": gains})
+    lines += [{"kind": "published", **row} for row in work.published if row["data"] in work.opened]
     return lines
 
 
@@ -520,11 +585,16 @@ def write_tables(out: Path, lines: list[dict[str, Any]]) -> list[dict[str, Any]]
     text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
     storage.write_text(out / "results.jsonl", text)
     rows = leaderboard.rows(lines)
+    published = beside((line for line in lines if line["kind"] == "published"), rows)
     storage.write_text(out / "table.csv", leaderboard.as_csv(rows))
-    storage.write_text(out / "table.md", leaderboard.as_markdown(rows))
+    storage.write_text(out / "table.md", leaderboard.as_markdown(rows, published))
     storage.write_text(out / "table.tex", leaderboard.as_latex(rows))
     render_benchmark(
-        rows, out / "report.html", labels=leaderboard.SHOWN, remarks=leaderboard.remarks(rows)
+        rows,
+        out / "report.html",
+        labels=leaderboard.SHOWN,
+        remarks=leaderboard.remarks(rows),
+        published=[{**row, "told": leaderboard.figures(row)} for row in published],
     )
     return rows
 
@@ -539,7 +609,7 @@ def redraw(results: Path, out: Path) -> list[dict[str, Any]]:
     try:
         for line in results.read_text(encoding="utf-8").splitlines():
             lines.append(json.loads(line))
-            if lines[-1]["kind"] not in {"cell", "gain"}:
+            if lines[-1]["kind"] not in {"cell", "gain", "published"}:
                 raise ValueError(f"unknown kind {lines[-1]['kind']!r}")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(

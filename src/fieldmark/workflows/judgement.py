@@ -88,9 +88,7 @@ def judge(
     Returns:
         The contract of ``--json``.
     """
-    processing = affordable(recipe.post, len(data.train_rows))
-    if not recipe.protect(LOOKS).flip:
-        processing = processing.model_copy(update={"flip": False})
+    processing = _processing(recipe, data)
     wanted = {"start": start, **candidates}
     sides: dict[tuple[str, str], Side] = {}
     for done, (who, spec) in enumerate(wanted.items()):
@@ -100,7 +98,7 @@ def judge(
         sides[who, "plain"], sides[who, "post"] = both
     progress("evaluating", len(wanted), len(wanted))
 
-    chosen = "teacher" if "teacher" in candidates else "student" if candidates else "start"
+    chosen = _chosen(candidates)
     before = sides["start", "post"] if candidates else sides["start", "plain"]
     after = sides[chosen, "post"]
     verdict, comparison, extra = _verdict(recipe, data, before, after, device)
@@ -132,6 +130,29 @@ def judge(
         witness(Judged(data, before, after))
     storage.write_json(run.result, summary)
     return summary
+
+
+def measure_candidate(
+    recipe: Recipe, data: Photos, exports: dict[str, EncoderSpec], device: torch.device
+) -> dict[str, float]:
+    """Measures of what would be the candidate if training ended now, post-processed; percent."""
+    chosen = _chosen(exports)
+    post = _processing(recipe, data)
+    side = measure(chosen, exports[chosen], post, recipe, data, device).post
+    return {} if side.result is None else side.result.measures
+
+
+def _processing(recipe: Recipe, data: Photos) -> PostConfig:
+    """Post-processing that these photos allow."""
+    processing = affordable(recipe.post, len(data.train_rows))
+    if not recipe.protect(LOOKS).flip:
+        processing = processing.model_copy(update={"flip": False})
+    return processing
+
+
+def _chosen(candidates: dict[str, EncoderSpec]) -> str:
+    """By rule, never by looking at the test photos."""
+    return "teacher" if "teacher" in candidates else "student" if candidates else "start"
 
 
 def _verdict(

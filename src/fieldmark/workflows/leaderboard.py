@@ -39,6 +39,8 @@ SHOWN = {
 """Measures in the order of the columns; those that no row has are left out."""
 GAINS = {"rank1": "rank-1", "map": "mAP", "linear": "linear"}
 """Measures whose gain over the start is a column of its own."""
+BEST = "best:"
+SHOWN |= {f"{BEST}{name}": f"{label} best on test †" for name, label in GAINS.items()}
 
 
 def rows(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -46,7 +48,8 @@ def rows(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
     Returns:
         Plain data: ``data``, ``method``, ``seeds`` (done), ``wanted``, ``failed`` (errors),
-        ``part`` (how much of the data set it is), ``leaks`` (test photos whose picture is in train,
+        ``part`` (how much of the data set it is), ``level_of`` (the data set whose photos these are,
+        where the row asks them for a coarser level), ``leaks`` (test photos whose picture is in train,
         pictures in several classes, test photos), ``start_saw``, ``network``, ``size``, ``epochs``,
         ``measures`` (mean over seeds, percent) and ``spread``, ``gains`` (by measure ``gain``,
         ``low``, ``high``, ``p``, ``corrected``, ``finding``), ``seconds``.
@@ -74,7 +77,9 @@ def rows(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             "seeds": len(done),
             "failed": [cell["error"] for cell in same if cell["status"] == "failed"],
             "part": about["subset"],
+            "level_of": about.get("level_of"),
             "start_saw": about.get("start_saw"),
+            "start_how": about.get("start_how"),
             "network": about.get("network"),
             "overlap": about["overlap"],
             "leaks": (
@@ -161,13 +166,24 @@ def remarks(table: Sequence[dict[str, Any]]) -> list[str]:
         "(rows `start`: over the plain start), points, with the 95 % interval over photos and seeds; ↑ "
         "and ↓ hold after Holm's correction for all gains shown."
     ]
+    if any(name.startswith(BEST) for row in table for name in row["measures"]):
+        lines.append(
+            "† Literature protocol: the best of each measure over all epochs, chosen on the test photos "
+            "themselves, and therefore too high; never to be compared with the other columns."
+        )
     for saw in dict.fromkeys(row["start_saw"] for row in table if row["start_saw"]):
-        overlaps = {row["data"]: row["overlap"] for row in table if row["start_saw"] == saw}
+        overlaps = {
+            row["data"]: row["overlap"]
+            for row in table
+            if row["start_saw"] == saw and not row["level_of"]
+        }
         told = "; ".join(f"{data}: {text}" for data, text in overlaps.items() if text)
         lines.append(
             f"The start saw {_saw(saw)}." + (f" {told}." if told and saw != "none" else "")
         )
     for row in {row["data"]: row for row in table if row["seeds"]}.values():
+        if row["level_of"]:
+            continue  # the same photos
         in_train, in_classes, tests = row["leaks"]
         if in_train or in_classes:
             lines.append(
@@ -180,8 +196,13 @@ def remarks(table: Sequence[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def as_markdown(table: Sequence[dict[str, Any]]) -> str:
-    """The table to read, with what must be known below it."""
+def as_markdown(table: Sequence[dict[str, Any]], published: Sequence[dict[str, Any]] = ()) -> str:
+    """The table to read, with what must be known below it, and what others published.
+
+    Args:
+        table: Rows.
+        published: From :func:`fieldmark.workflows.published.beside`.
+    """
     columns = _columns(table)
     heads = ["data", "method", "network", "size", "epochs", "start saw", "seeds"]
     heads += [SHOWN[name] for name in columns] + [f"{label} gain" for label in GAINS.values()]
@@ -192,7 +213,28 @@ def as_markdown(table: Sequence[dict[str, Any]]) -> str:
         cells += [_value(row, name) for name in columns] + [_gain(row, name) for name in GAINS]
         cells.append(f"{row['seconds']:.0f}" if row["seconds"] else "–")
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, "", *(f"{text}\n" for text in remarks(table))])
+    lines += ["", *(f"{text}\n" for text in remarks(table))]
+    if published:
+        lines += ["What others published (percent), and why it is no row of this table:", ""]
+        lines += [
+            "| data | method | figures | source | not comparable because |",
+            "|---|---|---|---|---|",
+        ]
+        lines += [
+            f"| {row['data']} | {row['method']} | {figures(row)} | {row['source']} ({row['status']}) "
+            f"| {'; '.join(row['reasons']) or '**comparable**'} |"
+            for row in published
+        ]
+    return "\n".join([*lines, ""])
+
+
+def figures(row: dict[str, Any]) -> str:
+    """Published figures in one line; several of one measure are a range or a series."""
+    return ", ".join(
+        f"{SHOWN.get(name, name.replace('_', ' '))} "
+        + ("/".join(f"{v:g}" for v in value) if isinstance(value, list) else f"{value:g}")
+        for name, value in row["figures"].items()
+    )
 
 
 def as_csv(table: Sequence[dict[str, Any]]) -> str:

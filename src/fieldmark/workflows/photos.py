@@ -145,12 +145,17 @@ def prepare(
     looks = () if start is None else further_looks(recipe, start, labelled=labelled)
     wanted = short_side(recipe, len(catalog), looks=looks)
     # A run that goes on keeps its photos as they are, however full the disk has become.
-    side = wanted if recipe.photos.short_side else begun_short_side(folder)
+    begun = begun_short_side(folder)
+    side = wanted if recipe.photos.short_side else begun
     side = side or short_side(recipe, len(catalog), looks=looks, folder=folder)
     if side < wanted:
+        why = (
+            f"they were decoded so before ({folder})"
+            if begun
+            else "the disk had no room for more (they may take half of what is free)"
+        )
         say(
-            f"photos are kept at a short side of {side} pixels where {wanted} would be best: "
-            "the disk had no room for more (they may take half of what is free)."
+            f"photos are kept at a short side of {side} pixels where {wanted} would be best: {why}."
         )
 
     def show(done: int, total: int) -> None:

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save
 
 from fieldmark import __version__, storage
 from fieldmark.encoder import Encoder
-from fieldmark.errors import ArtifactError
+from fieldmark.errors import FieldmarkError
 from fieldmark.evaluation.evaluate import EvalResult, evaluate_encoder
 from fieldmark.nn.spec import EncoderSpec, PostConfig
 from fieldmark.nn.whitening import Whitening
@@ -132,20 +132,24 @@ def _side(
 def _key(bare: EncoderSpec, post: PostConfig, recipe: Recipe, data: Photos) -> str:
     """Of everything that the outcome follows from."""
     split = data.split
+    described = bare.describe()
+    # How the network would be trained makes no other start.
+    settings = {key: described["backbone"][key] for key in ("name", "arguments", "mean", "std")}
     told: dict[str, Any] = {
         "fieldmark": __version__,
-        "encoder": Encoder(bare, device="cpu").identity,
+        "encoder": {**described, "backbone": settings, "provenance": None},
         "post": post.dump(),
         "looks": recipe.protect(LOOKS).dump(),
         "seed": recipe.train.seed if post.whiten_dim else 0,
         "photos": data.catalog.fingerprint(),
-        "short_side": data.store.short_side,
         "classes": [] if split is None else split.classes,
     }
     total = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
-    arrays = [data.train_rows] + ([] if split is None else list(split[:4]))
+    arrays = [data.store.shapes, data.train_rows, *(() if split is None else split[:4])]
     for rows in arrays:
         total.update(f"{len(rows)} ".encode() + np.asarray(rows, np.int64).tobytes())
+    for name, tensor in sorted(bare.state_dict().items()):
+        total.update(name.encode() + tensor.detach().cpu().numpy().tobytes())
     return total.hexdigest()
 
 
@@ -165,14 +169,14 @@ def _write(place: Path, found: Sides, raw: Raw) -> None:
         for how, side in found._asdict().items()
     }
     post = found.post.encoder.post.dump()
-    storage.write_json(place.with_suffix(".json"), {"post": post, **told})
+    storage.write_json(place.with_suffix(".json"), {"attached": post, **told})
 
 
 def _read(
     place: Path, role: str, bare: EncoderSpec, data: Photos, device: torch.device
 ) -> Sides | None:
     """What another run left, if it is there and whole."""
-    with suppress(OSError, ValueError, KeyError, SafetensorError, ArtifactError):
+    with suppress(OSError, ValueError, KeyError, SafetensorError, FieldmarkError):
         told = json.loads(place.with_suffix(".json").read_text(encoding="utf-8"))
         tensors = load_file(place.with_suffix(".safetensors"))
         results = {
@@ -184,7 +188,7 @@ def _read(
             whitening = Whitening(*tensors["projection"].shape)
             whitening.mean.copy_(torch.from_numpy(tensors["mean"]))
             whitening.projection.copy_(torch.from_numpy(tensors["projection"]))
-        ready = bare.with_post(PostConfig.parse(told["post"], place.name), whitening)
+        ready = bare.with_post(PostConfig.parse(told["attached"], place.name), whitening)
         raw = tensors["train"], tensors["test"]
         post = _side(role, Encoder(ready, device=device), raw, data, results["post"])
         if "plain_train" not in tensors:

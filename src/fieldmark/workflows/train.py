@@ -56,6 +56,7 @@ def train(
     store: Path | None = None,
     kept: Path | None = None,
     witness: Witness | None = None,
+    every_epoch: bool = False,
     progress: ShowProgress = quiet,
     say: Say = _log.info,
 ) -> dict[str, Any] | None:
@@ -73,6 +74,8 @@ def train(
         store: Folder of decoded photos that several runs share; by default the run's own.
         kept: Folder where several runs share what they measure of the same start.
         witness: Told what the judgement rests on, by the first process.
+        every_epoch: Also measure the candidate on the test photos after every epoch
+            (``epochs.jsonl``), as the literature does to report the best; nothing is chosen by it.
         progress: Told how far each part is.
         say: Told what the user should know, a sentence at a time.
 
@@ -116,7 +119,7 @@ def train(
         candidates: dict[str, EncoderSpec] = {}
         fitted: FitResult | None = None
         if recipe.trains:
-            candidates, fitted = _fit(run, recipe, data, start, where, progress, say)
+            candidates, fitted = _fit(run, recipe, data, start, where, progress, say, every_epoch)
         if runtime.rank() != 0:
             return None
         return judgement.judge(
@@ -151,6 +154,7 @@ def _fit(
     device: torch.device,
     progress: ShowProgress,
     say: Say,
+    every_epoch: bool,
 ) -> tuple[dict[str, EncoderSpec], FitResult]:
     assert recipe.method is not None
     config, lowered = affordable_batch(recipe.train, len(data.train_rows))
@@ -186,6 +190,22 @@ def _fit(
         every_epochs=recipe.health.every_epochs,
         device=device,
     )
+
+    def finish(exports: dict[str, EncoderSpec]) -> dict[str, EncoderSpec]:
+        for backbone in dict.fromkeys(spec.backbone for spec in exports.values()):
+            if recipe.backbone.blend < 1:
+                backbone.blend_with(start, recipe.backbone.blend)
+            if recipe.backbone.reestimate:
+                seed = rng.seed_of("re-estimate", recipe.train.seed)
+                maker = ViewMaker(store, views, seed=seed, device=device)
+                backbone.reestimate_statistics(_looks(maker, data.train_rows))
+        return exports
+
+    def measure_epoch(epoch: int) -> None:
+        exports = finish(copy.deepcopy(method.exports()))
+        measured = judgement.measure_candidate(recipe, data, exports, device)
+        _note_epoch(run.path / "epochs.jsonl", epoch, measured)
+
     fitted = fit(
         method,
         source,
@@ -194,19 +214,19 @@ def _fit(
         observer=narrator(progress, say),
         health=health,
         identity={**_identity(recipe, data), **method.identity()},
+        after_epoch=measure_epoch if every_epoch else None,
         device=device,
     )
     fitted.notes[:0] = notes
-    exports = method.exports()
-    for backbone in dict.fromkeys(spec.backbone for spec in exports.values()):
-        if recipe.backbone.blend < 1:
-            backbone.blend_with(start, recipe.backbone.blend)
-        if recipe.backbone.reestimate:
-            maker = ViewMaker(
-                store, views, seed=rng.seed_of("re-estimate", recipe.train.seed), device=device
-            )
-            backbone.reestimate_statistics(_looks(maker, data.train_rows))
-    return exports, fitted
+    return finish(method.exports()), fitted
+
+
+def _note_epoch(file: Path, epoch: int, measures: dict[str, float]) -> None:
+    """One line an epoch; an epoch that is trained again after a kill replaces its line."""
+    text = file.read_text(encoding="utf-8") if file.is_file() else ""
+    lines = [line for line in text.splitlines() if json.loads(line)["epoch"] < epoch]
+    lines.append(json.dumps({"epoch": epoch, **{k: round(v, 6) for k, v in measures.items()}}))
+    storage.write_text(file, "\n".join([*lines, ""]))
 
 
 def on_device(store: PhotoStore, device: torch.device) -> Any:

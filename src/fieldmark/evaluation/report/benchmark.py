@@ -32,7 +32,12 @@ _START = "start"
 
 
 def render_benchmark(
-    rows: Sequence[Row], out: Path, *, labels: Mapping[str, str], remarks: Sequence[str]
+    rows: Sequence[Row],
+    out: Path,
+    *,
+    labels: Mapping[str, str],
+    remarks: Sequence[str],
+    published: Sequence[Row] = (),
 ) -> Path:
     """Write the page.
 
@@ -41,13 +46,20 @@ def render_benchmark(
         out: The HTML file; replaced as a whole or not at all.
         labels: What measures are called, in the order of the table's columns.
         remarks: What must be known about the table.
+        published: Figures of others: ``data``, ``method``, ``told``, ``source``, ``status``,
+            ``protocol`` and ``reasons`` why they cannot stand beside the table's.
     """
-    storage.write_text(out, benchmark_page(rows, labels=labels, remarks=remarks))
+    text = benchmark_page(rows, labels=labels, remarks=remarks, published=published)
+    storage.write_text(out, text)
     return out
 
 
 def benchmark_page(
-    rows: Sequence[Row], *, labels: Mapping[str, str], remarks: Sequence[str]
+    rows: Sequence[Row],
+    *,
+    labels: Mapping[str, str],
+    remarks: Sequence[str],
+    published: Sequence[Row] = (),
 ) -> str:
     """The page as HTML text."""
     methods = list(dict.fromkeys(row["method"] for row in rows))
@@ -99,6 +111,7 @@ def benchmark_page(
         labels={name: labels[name] for name in shown},
         best=_best(rows, shown),
         remarks=[_plain(text) for text in remarks],
+        published=published,
         methods=methods,
         hues=hues,
         ranks=ranks,
