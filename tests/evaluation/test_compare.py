@@ -1,10 +1,10 @@
+import itertools
+
 import numpy as np
 import pytest
 
-from fieldmark.errors import InputError
+from fieldmark.evaluation import compare as compare_module
 from fieldmark.evaluation.compare import (
-    Interval,
-    decide,
     judge,
     paired_bootstrap,
     paired_bootstraps,
@@ -35,7 +35,7 @@ def test_is_the_wider_of_two_plain_bootstraps():
     by_class = plain(start, trained, labels, 1)
     by_query = plain(start, trained, np.arange(len(labels)), 2)
     assert np.ptp(by_class) > 1.3 * np.ptp(by_query)
-    found = paired_bootstrap(start, trained, labels, seed=3)
+    found = paired_bootstrap(start, trained, labels)
     assert found.value == pytest.approx((trained - start).mean())
     # 40 classes: the small-sample factor is 1.045.
     assert found.width == pytest.approx(np.ptp(by_class) * 1.045, rel=0.05)
@@ -47,20 +47,63 @@ def test_queries_win_when_classes_agree():
     labels = np.tile(np.arange(20), 50)
     # Every class has the same mean, so drawing classes shows almost no spread.
     gain = np.repeat(generator.normal(0, 1, 50), 20)
-    found = paired_bootstrap(np.zeros(1000), gain, labels, samples=2_000)
+    found = paired_bootstrap(np.zeros(1000), gain, labels)
     assert found.width == pytest.approx(2 * 1.96 * gain.std() / np.sqrt(1000), rel=0.1)
 
 
-def test_same_seed_same_interval_and_others_differ():
+def every_resample(values, labels):
+    """The mean of each of the C^C equally likely resamples of whole classes."""
+    members = [values[labels == label] for label in np.unique(labels)]
+    drawn = itertools.product(members, repeat=len(members))
+    return np.sort([np.concatenate(each).mean() for each in drawn])
+
+
+@pytest.mark.parametrize("sizes", [(4, 4, 4, 4, 4), (1, 7, 3, 2, 5), (30, 1, 1, 1, 2)])
+def test_the_ends_are_those_of_all_resamples_that_there_could_be(sizes):
+    generator = np.random.default_rng(sum(sizes))
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    values = generator.normal(0, 1, len(labels)) + labels
+    means = every_resample(values, labels)
+    sums, counts = np.bincount(labels, weights=values), np.bincount(labels).astype(float)
+    for share in (0.025, 0.3, 0.975):
+        (found,) = compare_module._percentiles(sums, counts, (share,))
+        # Between the neighbours of that place in the list of all means.
+        place = share * len(means)
+        around = means[int(place) - 40], means[min(int(place) + 40, len(means) - 1)]
+        assert around[0] <= found <= around[1]
+        assert found == pytest.approx(np.quantile(means, share), abs=0.05 * np.ptp(means))
+
+
+def test_many_units_agree_with_drawing_them():
+    generator = np.random.default_rng(0)
+    sizes = generator.integers(1, 60, 300)
+    labels = np.repeat(np.arange(300), sizes)
+    # Rare large values: far from a bell.
+    values = generator.exponential(1, len(labels)) ** 3 * (generator.random(len(labels)) < 0.1)
+    drawn = plain(np.zeros_like(values), values, labels, 1, samples=20_000)
+    sums, counts = np.bincount(labels, weights=values), np.bincount(labels).astype(float)
+    found = compare_module._percentiles(sums, counts, (0.025, 0.975))
+    assert found == pytest.approx(drawn, abs=0.02 * np.ptp(drawn))
+    alone = compare_module._percentiles(values, np.ones_like(values), (0.025, 0.975))
+    again = plain(np.zeros_like(values), values, np.arange(len(values)), 1, samples=4_000)
+    assert alone == pytest.approx(again, abs=0.04 * np.ptp(again))
+
+
+def test_units_and_scale_do_not_matter():
     start, trained, labels = draw(1)
-    one = paired_bootstrap(start, trained, labels, samples=500, seed=4)
-    assert paired_bootstrap(start, trained, labels, samples=500, seed=4) == one
-    assert paired_bootstrap(start, trained, labels, samples=500, seed=5) != one
+    one = paired_bootstrap(start, trained, labels)
+    assert paired_bootstrap(start, trained, labels) == one
+    larger = paired_bootstrap(1e6 * start, 1e6 * trained, labels)
+    assert larger == pytest.approx(one.scaled(1e6))
+    order = np.random.default_rng(0).permutation(len(labels))
+    assert paired_bootstrap(start[order], trained[order], labels[order]) == pytest.approx(one)
+    mirrored = paired_bootstrap(trained, start, labels)
+    assert (mirrored.low, mirrored.high) == pytest.approx((-one.high, -one.low))
 
 
 def test_is_paired():
     start, _, labels = draw(2)
-    found = paired_bootstrap(start, start + 0.01, labels, samples=500)
+    found = paired_bootstrap(start, start + 0.01, labels)
     assert found.low == pytest.approx(0.01)
     assert found.high == pytest.approx(0.01)
 
@@ -70,29 +113,29 @@ def test_lone_queries_are_left_out():
     holes_start, holes_trained = start.copy(), trained.copy()
     holes_start[::7] = holes_trained[::7] = np.nan
     kept = ~np.isnan(holes_start)
-    found = paired_bootstrap(holes_start, holes_trained, labels, samples=3_000)
-    alone = paired_bootstrap(start[kept], trained[kept], labels[kept], samples=3_000)
+    found = paired_bootstrap(holes_start, holes_trained, labels)
+    alone = paired_bootstrap(start[kept], trained[kept], labels[kept])
     assert found.value == pytest.approx(alone.value)
     assert found.width == pytest.approx(alone.width, rel=0.05)
 
 
 def test_several_measures_at_once_equal_one_by_one():
     start, trained, labels = draw(4)
-    both = paired_bootstraps({"a": (start, trained), "b": (trained, start)}, labels, samples=300)
-    assert both["a"] == pytest.approx(paired_bootstrap(start, trained, labels, samples=300))
+    both = paired_bootstraps({"a": (start, trained), "b": (trained, start)}, labels)
+    assert both["a"] == pytest.approx(paired_bootstrap(start, trained, labels))
     assert both["b"].value == -both["a"].value
 
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_too_few_queries_have_no_interval(count):
-    found = paired_bootstrap(np.zeros(count), np.ones(count), np.zeros(count, np.int64), samples=10)
+    found = paired_bootstrap(np.zeros(count), np.ones(count), np.zeros(count, np.int64))
     assert np.isnan(found.low)
     assert np.isnan(found.high)
 
 
 def test_a_single_class_falls_back_on_queries():
     start, trained, _ = draw(5)
-    found = paired_bootstrap(start, trained, np.zeros(len(start), np.int64), samples=1_000)
+    found = paired_bootstrap(start, trained, np.zeros(len(start), np.int64))
     assert found.width == pytest.approx(2 * 1.96 * (trained - start).std() / 20, rel=0.1)
 
 
@@ -100,51 +143,6 @@ def test_few_classes_widen_the_interval():
     start, trained, labels = draw(6, classes=5, each=40)
     bare = plain(start, trained, labels, 0)
     assert paired_bootstrap(start, trained, labels).width > 1.4 * np.ptp(bare)
-
-
-def test_bad_arguments():
-    start, trained, labels = draw(7)
-    with pytest.raises(InputError, match="resample"):
-        paired_bootstrap(start, trained, labels, samples=0)
-
-
-ABOVE, BELOW, AROUND = Interval(1, 0.5, 1.5), Interval(-1, -1.5, -0.5), Interval(0.1, -0.4, 0.6)
-
-
-@pytest.mark.parametrize(
-    ("map_gain", "rank1_gain", "expected"),
-    [
-        (ABOVE, ABOVE, "helped"),
-        (ABOVE, AROUND, "helped"),
-        (ABOVE, BELOW, "hurt"),
-        (AROUND, ABOVE, "no difference shown"),
-        (AROUND, AROUND, "no difference shown"),
-        (AROUND, BELOW, "hurt"),
-        (BELOW, ABOVE, "hurt"),
-        (BELOW, BELOW, "hurt"),
-        (Interval(0, 0, 0), Interval(0, 0, 0), "no difference shown"),
-        (None, ABOVE, "not measured"),
-        (ABOVE, None, "not measured"),
-        (Interval(1, float("nan"), float("nan")), ABOVE, "not measured"),
-    ],
-)
-def test_verdict_rule(map_gain, rank1_gain, expected):
-    assert decide(map_gain, rank1_gain) == expected
-
-
-def test_sentence():
-    verdict = judge(
-        {"map": 15.8, "rank1": 37.0},
-        {"map": 17.5, "rank1": 36.9},
-        {"map": Interval(1.7, 1.2, 2.2), "rank1": Interval(-0.1, -0.8, 0.6)},
-        photos=3_033,
-        classes=200,
-    )
-    assert verdict.text == "helped"
-    assert verdict.sentence == (
-        "Training helped: mAP rose from 15.8 to 17.5 (+1.7, 95 % interval +1.2 to +2.2) and rank-1 "
-        "fell from 37.0 to 36.9 (-0.1, 95 % interval -0.8 to +0.6) on 3,033 test photos of 200 classes."
-    )
 
 
 def test_sentence_without_enough_photos():
@@ -162,6 +160,6 @@ def test_coverage_under_a_simulated_null(classes, each, class_noise):
     runs, covered = 400, 0
     for seed in range(runs):
         start, trained, labels = draw(seed, classes, each, class_noise)
-        found = paired_bootstrap(start, trained, labels, samples=1_000, seed=seed)
+        found = paired_bootstrap(start, trained, labels)
         covered += found.low <= 0 <= found.high
     assert 0.92 <= covered / runs <= 0.99

@@ -13,7 +13,7 @@ from fieldmark.evaluation.evaluate import (
     two_by_two,
 )
 
-FAST = EvalConfig(bootstrap_samples=500, fractions=(0.5, 0.2), subset_seeds=2)
+FAST = EvalConfig(fractions=(0.5, 0.2), subset_seeds=2)
 CLASSES = [f"species {i}" for i in range(8)]
 
 
@@ -62,14 +62,14 @@ def test_measures(start):
 
 
 def test_better_encoder_helped_and_the_other_way_hurt(start, better):
-    gain = compare(start, better, FAST)
+    gain = compare(start, better)
     assert gain.verdict.text == "helped"
     assert set(gain.gains) == set(start.measures)
     assert gain.gains["map"].value == pytest.approx(better.measures["map"] - start.measures["map"])
     assert gain.gains["map"].low > 0
     assert "96 test photos of 8 classes" in gain.verdict.sentence
-    assert compare(better, start, FAST).verdict.text == "hurt"
-    assert compare(start, start, FAST).verdict.text == "no difference shown"
+    assert compare(better, start).verdict.text == "hurt"
+    assert compare(start, start).verdict.text == "no difference shown"
 
 
 def test_json_and_back(start, better):
@@ -77,8 +77,8 @@ def test_json_and_back(start, better):
     assert again.measures == start.measures
     for name, values in start.per_query.items():
         np.testing.assert_array_equal(again.per_query[name], values)
-    found = compare(again, better, FAST)
-    assert found == compare(start, better, FAST)
+    found = compare(again, better)
+    assert found == compare(start, better)
     plain = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert Comparison.from_dict(plain) == found
     assert plain["verdict"] == "helped"
@@ -96,7 +96,7 @@ def test_lone_photos_survive_json():
     again = EvalResult.from_dict(json.loads(json.dumps(result.to_dict(), allow_nan=False)))
     assert np.isnan(again.per_query["map"][0])
     assert np.isnan(again.per_class("map")[7])
-    assert compare(result, again, FAST).verdict.text == "no difference shown"
+    assert compare(result, again).verdict.text == "no difference shown"
 
 
 def test_without_train_photos_only_retrieval_is_measured():
@@ -108,7 +108,7 @@ def test_without_train_photos_only_retrieval_is_measured():
 def test_without_pairs_nothing_is_claimed():
     x, _ = photos(1, 1.0)
     result = evaluate_encoder(x[:0], np.arange(0), x[:8], np.arange(8), CLASSES, FAST)
-    found = compare(result, result, FAST)
+    found = compare(result, result)
     assert found.verdict.text == "not measured"
     json.dumps(found.to_dict(), allow_nan=False)
     json.dumps(result.to_dict(), allow_nan=False)
@@ -118,7 +118,7 @@ def test_other_photos_cannot_be_compared(start):
     x, labels = photos(1, 1.0)
     other = evaluate_encoder(x[:0], labels[:0], x[:50], labels[:50], CLASSES, FAST)
     with pytest.raises(InputError, match="different photos"):
-        compare(start, other, FAST)
+        compare(start, other)
 
 
 def test_labels_out_of_range():

@@ -19,16 +19,16 @@ def draws(seed, seeds, gain, between, photos=400, classes=40):
 
 def test_one_seed_is_the_paired_bootstrap():
     start, trained, labels = draws(0, 1, 0.02, 0.0)
-    gain = combine_seeds(start, trained, labels, samples=2_000)
-    photos = paired_bootstrap(start[0], trained[0], labels, samples=2_000)
+    gain = combine_seeds(start, trained, labels)
+    photos = paired_bootstrap(start[0], trained[0], labels)
     assert (gain.value, gain.low, gain.high) == photos
     assert np.isnan(gain.seed_spread)
 
 
 def test_seeds_that_differ_make_the_interval_wider_and_more_of_them_narrower():
-    alike = combine_seeds(*draws(1, 3, 0.02, 0.0), samples=1_000)
-    apart = combine_seeds(*draws(1, 3, 0.02, 0.1), samples=1_000)
-    many = combine_seeds(*draws(1, 30, 0.02, 0.1), samples=1_000)
+    alike = combine_seeds(*draws(1, 3, 0.02, 0.0))
+    apart = combine_seeds(*draws(1, 3, 0.02, 0.1))
+    many = combine_seeds(*draws(1, 30, 0.02, 0.1))
     width = [gain.high - gain.low for gain in (alike, many, apart)]
     assert width[0] < width[1] < width[2]
     assert apart.seed_spread == pytest.approx(0.1, abs=0.08)
@@ -39,26 +39,24 @@ def test_intervals_hold_the_true_gain_as_often_as_they_say():
     for seeds, between in ((3, 0.03), (5, 0.1)):
         held = []
         for trial in range(150):
-            gain = combine_seeds(*draws(trial, seeds, true, between), samples=200)
+            gain = combine_seeds(*draws(trial, seeds, true, between))
             held.append(gain.low <= true <= gain.high)
         # 95 % with a standard error of 1.8; an interval that ignored seeds held it far less often.
         assert np.mean(held) >= 0.90, (seeds, between)
 
 
 def test_nothing_found_where_there_is_nothing():
-    small = [
-        combine_seeds(*draws(trial, 3, 0.0, 0.05), samples=200).p < 0.05 for trial in range(150)
-    ]
+    small = [combine_seeds(*draws(trial, 3, 0.0, 0.05)).p < 0.05 for trial in range(150)]
     assert np.mean(small) <= 0.10
 
 
 def test_lone_queries_and_a_certain_gain():
     start, trained, labels = draws(2, 2, 0.0, 0.0)
     start[:, 0] = trained[:, 0] = np.nan
-    assert np.isfinite(combine_seeds(start, trained, labels, samples=100).low)
-    sure = combine_seeds(np.zeros((2, 6)), np.ones((2, 6)), np.arange(6) % 3, samples=100)
+    assert np.isfinite(combine_seeds(start, trained, labels).low)
+    sure = combine_seeds(np.zeros((2, 6)), np.ones((2, 6)), np.arange(6) % 3)
     assert (sure.value, sure.low, sure.high, sure.p) == (1, 1, 1, 0)
-    one_class = combine_seeds(np.zeros((1, 1)), np.ones((1, 1)), np.zeros(1, np.int64), samples=100)
+    one_class = combine_seeds(np.zeros((1, 1)), np.ones((1, 1)), np.zeros(1, np.int64))
     assert np.isnan(one_class.p)
     assert find(one_class.value, one_class.p) == "not shown"
 
@@ -71,14 +69,14 @@ def test_no_seed_at_all_is_refused():
 def test_sides_of_different_numbers_of_seeds_are_compared_each_with_its_own_spread():
     _, trained, labels = draws(4, 5, 0.02, 0.1)
     start = np.zeros((1, len(labels)))
-    found = combine_seeds(start, trained, labels, samples=500)
+    found = combine_seeds(start, trained, labels)
     # A start that is the same for all seeds adds no spread: as if it stood beside each of them.
-    beside = combine_seeds(start.repeat(5, axis=0), trained, labels, samples=500)
+    beside = combine_seeds(start.repeat(5, axis=0), trained, labels)
     assert (found.low, found.high) == pytest.approx((beside.low, beside.high))
     # Pairs that move together differ less than the sides do.
     moving = trained - 0.02
-    paired = combine_seeds(moving, trained, labels, samples=500)
-    loose = combine_seeds(moving[:4], trained, labels, samples=500)
+    paired = combine_seeds(moving, trained, labels)
+    loose = combine_seeds(moving[:4], trained, labels)
     assert paired.seed_spread == pytest.approx(0, abs=1e-9)
     assert loose.high - loose.low > paired.high - paired.low
 
@@ -94,7 +92,7 @@ def test_holm_by_hand_and_its_properties():
 
 
 def test_what_may_be_said():
-    gain = combine_seeds(*draws(3, 3, 0.5, 0.0), samples=200)
+    gain = combine_seeds(*draws(3, 3, 0.5, 0.0))
     assert find(gain.value, gain.p) == "better"
     assert find(gain.value, 0.05) == "not shown"
     assert find(-gain.value, 0.01) == "worse"

@@ -43,11 +43,9 @@ def write(folder, noise, *, seed=0, recipe="gentle", start=1.0, photos=None):
 
 def test_a_single_pair_is_the_paired_bootstrap(tmp_path):
     runs = [write(tmp_path / "a", 1.2, recipe=None), write(tmp_path / "b", 0.6, recipe=None)]
-    found = compare_runs(runs, samples=500)
+    found = compare_runs(runs)
     one, other = measured(1.2), measured(0.6)
-    expected = paired_bootstrap(
-        one.per_query["map"], other.per_query["map"], LABELS, samples=500
-    ).scaled(100.0)
+    expected = paired_bootstrap(one.per_query["map"], other.per_query["map"], LABELS).scaled(100.0)
     over = found["entries"][1]["measures"]["map"]["over_first"]
     assert (over["gain"], over["low"], over["high"]) == pytest.approx(expected)
     assert over["finding"] == "better"
@@ -60,7 +58,7 @@ def test_a_single_pair_is_the_paired_bootstrap(tmp_path):
 def test_seeds_of_one_recipe_are_one_entry(tmp_path):
     runs = [write(tmp_path / f"g{s}", 1.0, seed=s) for s in range(3)]
     runs += [write(tmp_path / f"h{s}", 0.3, seed=s, recipe="fieldmark") for s in range(2)]
-    found = compare_runs([runs[0], runs[3], *runs[1:3], runs[4]], samples=300)
+    found = compare_runs([runs[0], runs[3], *runs[1:3], runs[4]])
     assert [(entry["name"], entry["seeds"]) for entry in found["entries"]] == [
         ("gentle", 3),
         ("fieldmark", 2),
@@ -77,13 +75,13 @@ def test_seeds_of_one_recipe_are_one_entry(tmp_path):
 
 def test_the_same_encoder_twice_is_not_shown_to_differ(tmp_path):
     runs = [write(tmp_path / name, 1.0, recipe=None, start=None) for name in "ab"]
-    found = compare_runs(runs, samples=200)
+    found = compare_runs(runs)
     for cell in found["entries"][1]["measures"].values():
         assert cell["over_first"]["finding"] == "not shown"
         assert cell["over_start"] is None
     # A start beside one seed only says nothing of the other.
     mixed = [write(tmp_path / f"m{s}", 1.0, seed=s, start=(None, 1.0)[s]) for s in range(2)]
-    entries = compare_runs([runs[0], *mixed], samples=50)["entries"]
+    entries = compare_runs([runs[0], *mixed])["entries"]
     assert entries[1]["seeds"] == 2
     assert entries[1]["measures"]["map"]["over_start"] is None
     assert "| b | 1 |" in as_markdown(found)
@@ -135,4 +133,4 @@ def test_what_cannot_be_compared_is_refused(tmp_path):
         compare_runs([good, other])
     # The same photos below another folder are the same photos.
     moved = write(tmp_path / "moved", 1.0, photos=[f"elsewhere/x/{i}.jpg" for i in range(120)])
-    assert len(compare_runs([good, moved], samples=50)["entries"]) == 1
+    assert len(compare_runs([good, moved])["entries"]) == 1

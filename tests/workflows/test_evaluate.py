@@ -13,7 +13,7 @@ from fieldmark.errors import InputError, LabelError, PhotoError
 from fieldmark.evaluation.evaluate import EvalConfig, EvalResult, evaluate_encoder
 from fieldmark.workflows.evaluate import evaluate
 
-FAST = EvalConfig(bootstrap_samples=200, fractions=(0.5, 0.25), subset_seeds=2)
+FAST = EvalConfig(fractions=(0.5, 0.25), subset_seeds=2)
 
 
 class ColourEncoder(Encoder):

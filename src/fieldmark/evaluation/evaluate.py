@@ -48,10 +48,8 @@ class EvalConfig(Config):
     """Whether ``fieldmark eval`` also fits the linear probe of the fine-grained literature."""
     sgd_views: int = Field(default=10, ge=1)
     """Random views of each train photo that it learns from, in turn."""
-    bootstrap_samples: int = 10_000
-    """Resamples behind each interval."""
     seed: int = 0
-    """Seeds the subsets and the bootstrap."""
+    """Seeds the subsets."""
 
     @property
     def seeds(self) -> range:
@@ -359,14 +357,12 @@ def subset_table(
 def compare(
     start: EvalResult,
     trained: EvalResult,
-    config: EvalConfig = EvalConfig(),  # noqa: B008 - frozen
 ) -> Comparison:
     """Gains with intervals, and the verdict.
 
     Args:
         start: Measures of the starting encoder.
         trained: Measures of the other encoder on the same photos, size and post-processing.
-        config: Bootstrap settings.
 
     Raises:
         InputError: If the two were measured on different photos.
@@ -381,8 +377,6 @@ def compare(
     raw = paired_bootstraps(
         {name: (start.per_query[name], trained.per_query[name]) for name in shared},
         start.labels,
-        samples=config.bootstrap_samples,
-        seed=config.seed,
     )
     gains = {name: interval.scaled(100.0) for name, interval in raw.items()}
     queried = ~np.isnan(start.per_query["rank1"])
@@ -400,8 +394,6 @@ def gain_over_seeds(
     start: Sequence[EvalResult],
     trained: Sequence[EvalResult],
     measure: str,
-    *,
-    samples: int = 10_000,
 ) -> Gain:
     """The gain in one measure, over photos and seeds, in points.
 
@@ -409,12 +401,11 @@ def gain_over_seeds(
         start: Of the one side, by seed.
         trained: Of the other side, on the same photos.
         measure: One that all of them have.
-        samples: Of the bootstrap.
     """
     before, after = (
         np.stack([result.per_query[measure] for result in side]) for side in (start, trained)
     )
-    return combine_seeds(before, after, trained[0].labels, samples=samples).scaled(100.0)
+    return combine_seeds(before, after, trained[0].labels).scaled(100.0)
 
 
 def two_by_two(

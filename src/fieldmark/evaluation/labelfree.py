@@ -59,7 +59,7 @@ def measure_views(first: Matrix, second: Matrix) -> LabelFree:
 def gain_of_views(start: LabelFree, trained: LabelFree, *, seed: int = 0) -> Interval:
     """Points of view recall gained, paired over photos."""
     photos = np.arange(len(start.found))
-    return paired_bootstrap(start.found, trained.found, photos, seed=seed).scaled(100.0)
+    return paired_bootstrap(start.found, trained.found, photos).scaled(100.0)
 
 
 def agreement(
@@ -145,7 +145,7 @@ def gain_of_agreement(
         seed: Of the bootstrap.
     """
     earned = trained - CHANGE_PRICE * changed
-    return paired_bootstrap(start, earned, np.arange(len(start)), seed=seed).scaled(100.0)
+    return paired_bootstrap(start, earned, np.arange(len(start))).scaled(100.0)
 
 
 def decide_without_labels(learnt: Interval | None) -> Outcome:

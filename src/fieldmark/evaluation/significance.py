@@ -38,9 +38,6 @@ def combine_seeds(
     start: Float[np.ndarray, "R Q"],
     trained: Float[np.ndarray, "S Q"],
     labels: Int[np.ndarray, " Q"],
-    *,
-    samples: int = 10_000,
-    seed: int = 0,
 ) -> Gain:
     """The gain over several runs that differ in their seed, on the same photos.
 
@@ -56,8 +53,6 @@ def combine_seeds(
         start: Measure of each query by each seed under the one side; NaN where it has none.
         trained: The same of the other side.
         labels: Class of each query.
-        samples: Of the bootstrap.
-        seed: Of the bootstrap.
 
     Raises:
         InputError: If a side has no seed.
@@ -70,9 +65,7 @@ def combine_seeds(
         raise InputError(f"a gain needs a run on both sides, got {len(start)} and {len(trained)}.")
     mean = trained.mean(axis=0) - start.mean(axis=0)
     # Intervals of paired differences from nothing.
-    photos = paired_bootstraps(
-        {"gain": (np.zeros_like(mean), mean)}, labels, samples=samples, seed=seed
-    )["gain"]
+    photos = paired_bootstraps({"gain": (np.zeros_like(mean), mean)}, labels)["gain"]
     queried = ~np.isnan(mean)
     units = len(np.unique(labels[queried]))
     z = stats.norm.ppf((1 + LEVEL) / 2)

@@ -35,7 +35,7 @@ class Entry(NamedTuple):
     """The same of the start; empty where nothing was held against."""
 
 
-def compare_runs(runs: Sequence[Path], *, samples: int = 10_000) -> dict[str, Any]:
+def compare_runs(runs: Sequence[Path]) -> dict[str, Any]:
     """Put finished runs side by side; runs of the same settings but for the seed are one entry.
 
     Every entry is compared with the first one, and with the start that it was measured beside. An
@@ -44,7 +44,6 @@ def compare_runs(runs: Sequence[Path], *, samples: int = 10_000) -> dict[str, An
 
     Args:
         runs: Run folders of ``fieldmark train``, or folders of ``fieldmark eval --out``.
-        samples: Of the bootstrap.
 
     Returns:
         ``photos``, ``classes``, ``measures`` and ``entries``: ``name``, ``runs``, ``seeds``, and by
@@ -74,7 +73,7 @@ def compare_runs(runs: Sequence[Path], *, samples: int = 10_000) -> dict[str, An
             for against, sides in (("over_first", first.results), ("over_start", entry.starts)):
                 if sides and not (against == "over_first" and place == 0):
                     key = f"{place}/{against}/{name}"
-                    comparisons[key] = gain_over_seeds(sides, entry.results, name, samples=samples)
+                    comparisons[key] = gain_over_seeds(sides, entry.results, name)
     corrected = correct({key: gain.p for key, gain in comparisons.items()})
     rows = []
     for place, entry in enumerate(entries):

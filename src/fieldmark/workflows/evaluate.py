@@ -120,7 +120,7 @@ def evaluate(
         read = None
     else:
         results, read = _with_labels(job, split, config)
-        comparison = compare(results["against"], results["encoder"], config) if against else None
+        comparison = compare(results["against"], results["encoder"]) if against else None
         data = _summary(results, comparison)
     data = {
         "encoder": str(encoder),

@@ -68,7 +68,7 @@ def beside(
         ours = [each for each in rows if each["data"] == row["data"] and each["seeds"]]
         if not ours:
             continue
-        figures = {key: value for key, value in row.items() if key not in FACTS}
+        figures = {key: value for key, value in row.items() if key not in {*FACTS, "kind"}}
         reasons = min((_reasons(row, each) for each in ours), key=len)
         facts = {key: row.get(key) for key in FACTS}
         found.append({**facts, "figures": figures, "reasons": reasons})

@@ -132,9 +132,7 @@ def _verify(
     progress: ShowProgress,
 ) -> dict[str, Any]:
     run = RunFolder(folder)
-    recorded = json.loads(run.evaluation.read_text(encoding="utf-8"))
-    made_of = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    summary = json.loads(run.result.read_text(encoding="utf-8"))
+    recorded, made_of, summary = map(_read, (run.evaluation, folder / "run.json", run.result))
     recipe = run.recipe()
     catalog = Catalog.open(photos or Path(made_of["photos"]))
     table = probe or (Path(made_of["probe"]) if "probe" in made_of else None)
@@ -143,7 +141,7 @@ def _verify(
     encoders = {
         side: Encoder.load(place, device=device)
         for side, place in _encoders(run, recipe, summary).items()
-        if side in recorded["results"] and place.is_dir()
+        if side in recorded["results"]
     }
     labels = find_split(catalog, table)
     with tempfile.TemporaryDirectory() as scratch:
@@ -168,12 +166,23 @@ def _verify(
     return _compared(recorded["results"], now, tolerance)
 
 
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ArtifactError(
+            f"{file} cannot be read ({error}); run the same fieldmark train again to finish the run."
+        ) from None
+    return found
+
+
 def _encoders(run: RunFolder, recipe: Recipe, summary: dict[str, Any]) -> dict[str, Path]:
     """Which kept encoder each recorded side is; the plain start of a run without training is not kept."""
     if not recipe.trains:
         ships_plain = summary["verdict"] == "hurt" and summary["shipped"] == "start"
         return {"against" if ships_plain else "encoder": run.encoder_of("start")}
-    return {"encoder": run.encoder_of(summary["candidate"]), "against": run.encoder_of("start")}
+    candidate = run.encoder_of(summary.get("candidate", "student"))
+    return {"encoder": candidate, "against": run.encoder_of("start")}
 
 
 def _compared(
