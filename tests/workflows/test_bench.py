@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from fieldmark.cli import app
+from fieldmark.data.store import PhotoStore
 from fieldmark.errors import BusyError, CatalogError, ConfigError, InputError, OutputError
 from fieldmark.evaluation.evaluate import EvalResult
 from fieldmark.evaluation.significance import combine_seeds
@@ -194,6 +195,23 @@ def test_a_cell_that_another_process_works_on_is_left_to_it(sample, tmp_path, mo
     assert [cell["status"] for cell in found["cells"]] == ["done", "done", "busy"]
     assert "(1 missing)" in (tmp_path / "out" / "table.md").read_text()
     assert any("left to another process" in text for text in said)
+
+
+def test_photos_that_another_process_decodes_are_waited_for(sample, tmp_path, monkeypatch):
+    real, tries, told = PhotoStore.build, [], []
+
+    def busy_twice(*arguments, **more):
+        tries.append(1)
+        if len(tries) < 3:
+            raise BusyError("another process is building the photo store")
+        return real(*arguments, **more)
+
+    monkeypatch.setattr(PhotoStore, "build", busy_twice)
+    monkeypatch.setattr(module, "_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(module, "plan", lambda *_, **__: {"minutes": 1.0, "train_photos": 48})
+    found = run(sample, tmp_path / "out", methods=[], seeds=1, say=told.append)
+    assert [cell["status"] for cell in found["cells"]] == ["done"]
+    assert sum("waiting for it" in text for text in told) == 1
 
 
 def test_photos_of_the_validation_part_do_not_train(tmp_path, monkeypatch):

@@ -243,3 +243,39 @@ def test_the_probe_of_the_papers(birds, monkeypatch):
     assert seen == [(12, 3, 32, 32)] * 2
     plain = evaluate(birds / "good", birds / "photos", labels=birds / "split.csv", config=FAST)
     assert "linear_sgd" not in plain.data["measures"]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        ("007", "7", 'Grey, "great" heron'),
+        ("Ääkkönen 鷺", "e\u0301", "\u00e9"),
+        ("=1+1", "nan", "0.5"),
+        ("train", "test", "None"),
+    ],
+)
+def test_labels_may_be_any_text(birds, tmp_path, odd):
+    """Blanks, commas, quotes, digits, other scripts: kept as they are, in every file."""
+    with (birds / "split.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    known = sorted({line["class"] for line in lines})
+    renamed = dict(zip(known, odd, strict=True))
+    table = tmp_path / "odd.csv"
+    with table.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ["path", "class", "split"])
+        writer.writeheader()
+        for line in lines:
+            path = f"{(birds / line['path']).resolve()}"
+            writer.writerow({**line, "path": path, "class": renamed[line["class"]]})
+    plain = evaluate(birds / "good", birds / "photos", labels=birds / "split.csv", config=FAST)
+    found = evaluate(
+        birds / "good", birds / "photos", labels=table, out=tmp_path / "out", config=FAST
+    )
+    assert found.data["measures"]["map"] == pytest.approx(plain.data["measures"]["map"])
+    expected = set(odd)
+    assert set(found.result.classes) == expected
+    with (tmp_path / "out" / "photos.csv").open(newline="", encoding="utf-8") as file:
+        assert {row["class"] for row in csv.DictReader(file)} == expected
+    with (tmp_path / "out" / "confusion.csv").open(newline="", encoding="utf-8") as file:
+        header = next(csv.reader(file))
+    assert set(header[1:]) == expected

@@ -68,6 +68,7 @@ METHODS = (
 COMPARED = ("rank1", "rank5", "map", "knn", "linear", "linear@50", "linear@20", "linear@10")
 """Measures whose gain over the start has an interval over photos and seeds."""
 _TRIAL_SECONDS = 5.0
+_WAIT_SECONDS = 2.0
 _KEPT = ("verdict", "sentence", "shipped", "gain", "interval", "grid")
 """What a cell repeats of its run's result."""
 
@@ -360,6 +361,7 @@ def _run(work: _Bench, cell: Cell) -> None:
             found["trained"] |= _best_on_test(folder)
             told = {key: result.get(key) for key in _KEPT}
             storage.write_json(folder / "cell.json", {"status": "done", **facts, **told, **found})
+            _failure(folder).unlink(missing_ok=True)
     except (BusyError, Interrupted, KeyboardInterrupt):
         raise
     except Exception as error:  # one cell must not lose the table
@@ -371,14 +373,23 @@ def _run(work: _Bench, cell: Cell) -> None:
 
 
 def _decode(work: _Bench, data: str) -> Path:
-    store = work.store(data)
-    PhotoStore.build(
-        Catalog.open(work.photos(data)),
-        store,
-        short_side=work.sides[data],
-        progress=partial(work.progress, "decoding photos"),
-    )
-    return store
+    """The photos of a data set, decoded once for all cells; waits where another process does it."""
+    store, told = work.store(data), False
+    while True:
+        try:
+            PhotoStore.build(
+                Catalog.open(work.photos(data)),
+                store,
+                short_side=work.sides[data],
+                progress=partial(work.progress, "decoding photos"),
+            )
+        except BusyError:
+            if not told:
+                work.say(f"another process is decoding the photos of {data}; waiting for it")
+            told = True
+            time.sleep(_WAIT_SECONDS)
+        else:
+            return store
 
 
 def _best_on_test(run: Path) -> dict[str, float]:

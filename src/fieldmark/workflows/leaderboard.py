@@ -5,6 +5,7 @@ import io
 import math
 import statistics
 from collections.abc import Sequence
+from textwrap import shorten
 from typing import Any
 
 from fieldmark.evaluation.significance import correct, find
@@ -66,7 +67,9 @@ def rows(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     }
     corrected = correct(p_values)
     found = []
-    for data, method in dict.fromkeys((cell["data"], cell["method"]) for cell in cells):
+    pairs = dict.fromkeys((cell["data"], cell["method"]) for cell in cells)
+    order = list(dict.fromkeys(data for data, _ in pairs))
+    for data, method in sorted(pairs, key=lambda pair: order.index(pair[0])):
         same = [cell for cell in cells if (cell["data"], cell["method"]) == (data, method)]
         done = [cell for cell in same if cell["status"] == "done"]
         about = (done or same)[0]
@@ -111,6 +114,10 @@ def rows(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
                 row["gains"][name] = {**told, **shown}
         found.append(row)
     return found
+
+
+_LONGEST = 300
+"""Characters of an error that a table repeats; all of it is in the cell's file."""
 
 
 def _saw(labels: str | None) -> str:
@@ -192,7 +199,10 @@ def remarks(table: Sequence[dict[str, Any]]) -> list[str]:
                 f"(data/{row['data']}.leaks.json)."
             )
     for row in table:
-        lines += [f"FAILED: {_name(row)}, {row['method']}: {error}" for error in row["failed"]]
+        lines += [
+            f"FAILED: {_name(row)}, {row['method']}: {shorten(error, _LONGEST, placeholder=' …')}"
+            for error in row["failed"]
+        ]
     return lines
 
 
