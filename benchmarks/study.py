@@ -17,9 +17,14 @@ import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from _record import RESULTS
 from fieldmark.config import merge, to_toml
+from fieldmark.data.aviary import AviaryConfig, draw
+from fieldmark.data.aviary import write as write_aviary
 from fieldmark.data.benchmarks.vehicles import body_of, make_of
+from fieldmark.rng import seed_of
 from fieldmark.workflows.bench import bench
 from fieldmark.workflows.leaderboard import as_markdown
 from fieldmark.workflows.recipe import load_recipe
@@ -42,6 +47,15 @@ GENTLE: dict[str, Any] = {
         "schedule": "cosine",
     },
     "post": {"whitening": "instance-lda", "whiten_dim": 256, "whiten_power": 0.25},
+}
+# From random weights everything is to be learnt: all stages, batch-norm too, at a real rate, with the
+# recipe's own colours.
+SCRATCH_RATE = 0.03
+SCRATCH: dict[str, Any] = {
+    **GENTLE,
+    "backbone": {"normalization": "train", "train_from_stage": 0},
+    "views": {},
+    "train": {**GENTLE["train"], "warmup_epochs": 1},
 }
 _QUEUE = {"dim": 128, "queue_size": 4096, "mask_same_image": True, "temperature": 0.1}
 _MOCO = {**_QUEUE, "momentum": 0.99}
@@ -70,6 +84,10 @@ class Photos(NamedTuple):
     """Coarser level, and how a class's name tells it."""
     about: dict[str, str]
     """What the folder itself does not say."""
+    folder: str = ""
+    """Of the photos; by default the set's own name."""
+    train: int | None = None
+    """Train photos that are kept, whatever their class; all by default."""
 
 
 def _kind(species: str) -> str:
@@ -105,7 +123,19 @@ SETS = {
         },
     ),
     "objects100": Photos("folder", 64, {}, {}),
+    "aviary": Photos("folder", 128, {}, {}),
 }
+# The same test photos after training on fewer: what should a user with N photos do?
+FEWER = {"cub50": (60, 150, 400), "birds200": (300, 1000)}
+for _name, _counts in FEWER.items():
+    for _count in _counts:
+        _about = {
+            "title": _name,
+            "split": f"the test photos of {_name}; {_count} of its train photos",
+        }
+        SETS[f"{_name}-{_count}"] = Photos(
+            "folder", 128, {"kind": _kind}, {**SETS["birds200"].about, **_about}, _name, _count
+        )
 
 
 def main() -> None:
@@ -115,12 +145,12 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=SETS)
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, help="other than two, for a trial")
+    parser.add_argument("--random", type=int, metavar="EPOCHS", help="random start, so many epochs")
     parser.add_argument("--plan", action="store_true")
     parser.add_argument("--keep", action="store_true", help="copy tables into results/bench")
     options = parser.parse_args()
     for name in options.sets:
-        out = options.work / "bench" / name
+        out = options.work / "bench" / (f"{name}-random" if options.random else name)
         photos = SETS[name]
         found = bench(
             {photos.name: described(options, name)},
@@ -134,7 +164,7 @@ def main() -> None:
         if not options.plan:
             print(as_markdown(found["rows"]), flush=True)
         if options.keep:
-            kept = RESULTS / "bench" / name
+            kept = RESULTS / "bench" / out.name
             kept.mkdir(parents=True, exist_ok=True)
             for file in ("results.jsonl", "table.md"):
                 shutil.copy(out / file, kept / file)
@@ -142,33 +172,42 @@ def main() -> None:
 
 def start(options: argparse.Namespace, photos: Photos) -> dict[str, Any]:
     """Network, weights and input of every cell."""
-    weights = {"name": "mobilenetv2_100", "weights": str(options.data / WEIGHTS)}
-    return {"size": photos.size, "backbone": weights}
+    weights = "random" if options.random else str(options.data / WEIGHTS)
+    return {"size": photos.size, "backbone": {"name": "mobilenetv2_100", "weights": weights}}
 
 
 def recipe(options: argparse.Namespace, method: str) -> str:
     """A shipped recipe, or the file of a gentle one."""
     if method not in OWN:
         return method
-    settings = merge(GENTLE, OWN[method])
-    if options.epochs:
-        settings = merge(settings, {"train": {"epochs": options.epochs}})
-    file: Path = options.work / "recipes" / f"{method}.toml"
+    how = "scratch" if options.random else "gentle"
+    settings = merge(SCRATCH if options.random else GENTLE, OWN[method])
+    if options.random:
+        settings = merge(settings, {"train": {"epochs": options.random, "lr": SCRATCH_RATE}})
+    file: Path = options.work / "recipes" / f"{method}-{how}.toml"
     file.parent.mkdir(parents=True, exist_ok=True)
-    made = load_recipe(method, extra={"name": f"{method}-gentle", **settings})
+    made = load_recipe(method, extra={"name": f"{method}-{how}", **settings})
     write(file, to_toml(made))
     return str(file)
 
 
 def described(options: argparse.Namespace, name: str) -> Path:
     """The photos as ``--data`` takes them: the folder, or a table beside which more is told."""
-    folder, photos = options.data.resolve() / name, SETS[name]
+    photos = SETS[name]
+    folder = options.data.resolve() / (photos.folder or name)
+    if name == "aviary":
+        folder = options.work.resolve() / "data" / name
+        # 60 photos of each of 16 species, at the size of the other sets.
+        write_aviary(draw(AviaryConfig(size=160, per_species=60)), folder, masks=True)
+        return folder
     if not photos.levels:
         return folder
     place: Path = options.work.resolve() / "data" / name
     place.mkdir(parents=True, exist_ok=True)
     with (folder / "split.csv").open(newline="") as opened:
         lines = list(csv.DictReader(opened))
+    if photos.train is not None:
+        lines = fewer(lines, photos.train)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["path", "class", "split"])
@@ -188,6 +227,14 @@ def described(options: argparse.Namespace, name: str) -> Path:
         place / "about.toml", "".join(f'{key} = "{value}"\n' for key, value in photos.about.items())
     )
     return place / f"{name}.csv"
+
+
+def fewer(lines: list[dict[str, str]], count: int) -> list[dict[str, str]]:
+    """All test photos, and the first train photos of a fixed shuffle, so that subsets are nested."""
+    train = [line for line in lines if line["split"] == "train"]
+    order = np.argsort([seed_of("fewer", line["path"]) for line in train])
+    kept = {train[i]["path"] for i in order[:count]}
+    return [line for line in lines if line["split"] == "test" or line["path"] in kept]
 
 
 def write(path: Path, text: str) -> None:

@@ -52,6 +52,35 @@ def test_the_page_says_what_the_rows_say():
     assert bold == ["1.4", "20.0", "40.0", "0.5", "7.0", "27.0"]
 
 
+def test_coarser_levels_are_shown_but_do_not_count_twice():
+    coarse = [
+        row(f"{each['data']}:kind", each["method"], 50.0, gain=9.0, level_of=each["data"])
+        for each in ROWS
+    ]
+    text, alone = page([*ROWS, *coarse]), page(ROWS)
+    assert "Of 4 rows with training, 2 gained" in text
+    assert "The photos and encoders of birds, asked for a coarser level." in text
+    assert text.count("mAP against the time of a run") == 2
+    ranks = [
+        re.findall(r'class="curve ranks".*?aria-label="([^"]*)"', t, re.S) for t in (text, alone)
+    ]
+    assert ranks[0] == ranks[1] != []
+
+
+def test_published_figures_are_grey_with_the_reason_or_black():
+    told = {
+        "data": "birds", "method": "theirs", "told": "mAP 24.2", "source": "A & B", "status": "printed",
+        "protocol": "", "reasons": ["224 px, ours 128 px", "start: x; ours: y"],
+    }  # fmt: skip
+    same = {**told, "method": "alike", "reasons": []}
+    text = benchmark_page(ROWS, labels=LABELS, remarks=(), published=[told, same])
+    assert '<tr class="grey">' in text
+    assert "224 px, ours 128 px; start: x; ours: y" in text
+    assert "A &amp; B <small>(printed)</small>" in text
+    assert re.search(r'<tr class="black">\s*<th scope="row">birds</th><td>alike</td>', text)
+    assert "What others published" not in page(ROWS)
+
+
 def test_the_page_loads_nothing_and_runs_nothing_foreign():
     text = page([row("<script>alert(1)</script>", "a&b", 3.0, gain=2.0)], ["<img src=x>"])
     assert "<script>alert" not in text

@@ -10,7 +10,14 @@ import pytest
 
 from fieldmark.cli import app
 from fieldmark.data.store import PhotoStore
-from fieldmark.errors import BusyError, CatalogError, ConfigError, InputError, OutputError
+from fieldmark.errors import (
+    BusyError,
+    CatalogError,
+    ConfigError,
+    InputError,
+    Interrupted,
+    OutputError,
+)
 from fieldmark.evaluation.evaluate import EvalResult
 from fieldmark.evaluation.significance import combine_seeds
 from fieldmark.workflows import bench as module
@@ -195,6 +202,27 @@ def test_a_cell_that_another_process_works_on_is_left_to_it(sample, tmp_path, mo
     assert [cell["status"] for cell in found["cells"]] == ["done", "done", "busy"]
     assert "(1 missing)" in (tmp_path / "out" / "table.md").read_text()
     assert any("left to another process" in text for text in said)
+
+
+def test_the_time_of_a_cell_is_that_of_all_calls_that_worked_on_it(sample, tmp_path, monkeypatch):
+    real, clock = module.train, [0.0]
+
+    def slow(*arguments, **more):
+        clock[0] += 100
+        if clock[0] < 200:
+            raise Interrupted("stopped")
+        return real(*arguments, **more)
+
+    monkeypatch.setattr(module, "train", slow)
+    monkeypatch.setattr(module.time, "time", lambda: clock[0])
+    monkeypatch.setattr(module, "plan", lambda *_, **__: {"minutes": 1.0, "train_photos": 48})
+    out = tmp_path / "out"
+    with pytest.raises(Interrupted):
+        run(sample, out, methods=[], seeds=1)
+    run(sample, out, methods=[], seeds=1)
+    cell = json.loads(next(out.glob("cells/*/start/seed-0/cell.json")).read_text())
+    assert cell["seconds"] == 200
+    assert not list(out.glob("cells/*/*/*.seconds.json"))
 
 
 def test_photos_that_another_process_decodes_are_waited_for(sample, tmp_path, monkeypatch):

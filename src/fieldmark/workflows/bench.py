@@ -357,12 +357,15 @@ def _run(work: _Bench, cell: Cell) -> None:
             say=work.say,
         )
         if result is not None:
-            found["seconds"] = round(time.time() - began, 1)
+            found["seconds"] = round(time.time() - began + _spent(folder), 1)
             found["trained"] |= _best_on_test(folder)
             told = {key: result.get(key) for key in _KEPT}
             storage.write_json(folder / "cell.json", {"status": "done", **facts, **told, **found})
             _failure(folder).unlink(missing_ok=True)
+            _time_file(folder).unlink(missing_ok=True)
     except (BusyError, Interrupted, KeyboardInterrupt):
+        with contextlib.suppress(FieldmarkError):
+            storage.write_json(_time_file(folder), _spent(folder) + time.time() - began)
         raise
     except Exception as error:  # one cell must not lose the table
         work.say(f"FAILED: {cell.data}, {cell.method}, seed {cell.seed}: {error}")
@@ -402,6 +405,17 @@ def _best_on_test(run: Path) -> dict[str, float]:
         f"{leaderboard.BEST}{name}": max(epoch[name] for epoch in epochs)
         for name in leaderboard.GAINS
     }
+
+
+def _time_file(folder: Path) -> Path:
+    return folder.with_name(folder.name + ".seconds.json")
+
+
+def _spent(folder: Path) -> float:
+    """Seconds of earlier calls that were stopped in the middle."""
+    with contextlib.suppress(OSError, ValueError):
+        return float(json.loads(_time_file(folder).read_text(encoding="utf-8")))
+    return 0.0
 
 
 def _failure(folder: Path) -> Path:

@@ -76,10 +76,13 @@ def benchmark_page(
                 "part": same[0]["part"],
                 "forests": {name: _forest(done, name) for name in GAINS if _has(done, name)},
                 "fractions": _fractions(done, hues),
-                "cost": _cost(done, hues),
+                "level_of": same[0].get("level_of"),
+                "cost": None if same[0].get("level_of") else _cost(done, hues),
             }
         )
-    ranks = _ranks(rows)
+    # Coarser levels are the same photos again: they would count twice.
+    own_rows = [row for row in rows if not row.get("level_of")]
+    ranks = _ranks(own_rows)
     style, theme = Markup(page_text("style.css")), Markup(page_text("theme.js"))
     own = Markup(page_text("benchmark.css"))
     policy = "; ".join(
@@ -116,7 +119,7 @@ def benchmark_page(
         hues=hues,
         ranks=ranks,
         rank_chart=None if ranks is None else _rank_chart(ranks, hues),
-        headline=_headline(rows),
+        headline=_headline(own_rows),
     )
 
 
