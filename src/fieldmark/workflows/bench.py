@@ -365,6 +365,7 @@ def _run(work: _Bench, cell: Cell) -> None:
             _time_file(folder).unlink(missing_ok=True)
     except (BusyError, Interrupted, KeyboardInterrupt):
         with contextlib.suppress(FieldmarkError):
+            storage.make_folder(folder.parent)
             storage.write_json(_time_file(folder), _spent(folder) + time.time() - began)
         raise
     except Exception as error:  # one cell must not lose the table
