@@ -67,7 +67,9 @@ def test_every_cell_is_a_run_with_its_provenance(finished, sample):
         assert cell["machine"]["device"] == "cpu"
         assert cell["train_photos"] + cell["test_photos"] == 64
         assert (cell["test_photos_in_train"], cell["pictures_in_several_classes"]) == (0, 0)
-        for measure in ("rank1", "map", "linear", "linear@1", "knn:cover", "nmi", "auroc", "ece"):
+        for measure in (
+            "rank1", "map", "map_cmd", "linear", "linear@1", "knn:cover", "nmi", "auroc", "ece",
+        ):  # fmt: skip
             assert 0 <= cell["trained"][measure] <= 100, measure
         # Four species make no 5-way episode.
         assert "few-shot@1" not in cell["trained"]

@@ -44,7 +44,7 @@ def command(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Photos per forward pass.")] = 64,
-    seed: Annotated[int, typer.Option(min=0, help="Seeds label subsets and the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seeds label subsets.")] = 0,
     gallery: Annotated[
         Literal["test", "train"],
         typer.Option(

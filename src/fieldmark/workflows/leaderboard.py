@@ -14,6 +14,7 @@ SHOWN = {
     "rank1": "rank-1",
     "rank5": "rank-5",
     "map": "mAP",
+    "map_cmd": "mAP (CMD's)",
     "knn": "kNN",
     "linear": "linear",
     "linear@50": "50 %",

@@ -26,6 +26,7 @@ from fieldmark.evaluation.localisation import (
     measure_localisation,
 )
 from fieldmark.evaluation.openset import open_set
+from fieldmark.evaluation.retrieval import evaluate_cmd_retrieval, percent
 from fieldmark.evaluation.robustness import KINDS, corrupt, swap_backgrounds
 from fieldmark.evaluation.taxonomy import measure_mistakes
 from fieldmark.nn.contributions import contributions
@@ -69,6 +70,9 @@ def measure_vectors(
         measures |= cluster(test_x, split.test_labels, seeds=range(1)).measures
     with contextlib.suppress(InputError):
         measures |= open_set(train_x, split.train_labels, test_x, split.test_labels).measures
+    with contextlib.suppress(InputError):
+        asked = evaluate_cmd_retrieval(train_x, split.train_labels, test_x, split.test_labels)
+        measures["map_cmd"] = percent(asked.average_precision)
     levels = coarser(found, split.classes)
     if levels and "linear" in kept.predictions:
         wrong = measure_mistakes(kept.labels, kept.predictions["linear"], levels)
