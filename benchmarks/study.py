@@ -6,6 +6,7 @@ in several processes at once, it goes on with the cells that are missing.
 
     python benchmarks/study.py --data DIR --work DIR [--sets cub50 ...] [--methods mocov2 ...] [--seeds 3]
     python benchmarks/study.py --data DIR --work DIR --keep        results.jsonl and tables into results/
+    python benchmarks/study.py --tables                            docs/results.md's tables from those
 """
 
 import argparse
@@ -19,6 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+import study_tables
 from _record import RESULTS
 from fieldmark.config import merge, to_toml
 from fieldmark.data.aviary import AviaryConfig, draw
@@ -140,15 +142,21 @@ for _name, _counts in FEWER.items():
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--work", type=Path)
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=SETS)
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--random", type=int, metavar="EPOCHS", help="random start, so many epochs")
     parser.add_argument("--plan", action="store_true")
     parser.add_argument("--keep", action="store_true", help="copy tables into results/bench")
+    parser.add_argument("--tables", action="store_true", help="print what results/bench holds")
     options = parser.parse_args()
+    if options.tables:
+        print(study_tables.page(RESULTS / "bench"))
+        return
+    if options.data is None or options.work is None:
+        parser.error("--data and --work are needed to train")
     for name in options.sets:
         out = options.work / "bench" / (f"{name}-random" if options.random else name)
         photos = SETS[name]

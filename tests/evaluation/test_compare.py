@@ -58,7 +58,9 @@ def every_resample(values, labels):
     return np.sort([np.concatenate(each).mean() for each in drawn])
 
 
-@pytest.mark.parametrize("sizes", [(4, 4, 4, 4, 4), (1, 7, 3, 2, 5), (30, 1, 1, 1, 2)])
+@pytest.mark.parametrize(
+    "sizes", [(4, 4, 4, 4, 4), (1, 7, 3, 2, 5), (30, 1, 1, 1, 2), (2, 5, 3), (1, 2)]
+)
 def test_the_ends_are_those_of_all_resamples_that_there_could_be(sizes):
     generator = np.random.default_rng(sum(sizes))
     labels = np.repeat(np.arange(len(sizes)), sizes)
@@ -67,7 +69,7 @@ def test_the_ends_are_those_of_all_resamples_that_there_could_be(sizes):
     sums, counts = np.bincount(labels, weights=values), np.bincount(labels).astype(float)
     for share in (0.025, 0.3, 0.975):
         (found,) = compare_module._percentiles(sums, counts, (share,))
-        # Between the neighbours of that place in the list of all means.
+        # Beside that place in the list of all means.
         place = share * len(means)
         around = means[int(place) - 40], means[min(int(place) + 40, len(means) - 1)]
         assert around[0] <= found <= around[1]

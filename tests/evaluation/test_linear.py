@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
 from fieldmark.errors import InputError
-from fieldmark.evaluation.linear import label_subset, logistic_probe, sgd_probe
+from fieldmark.evaluation import linear
+from fieldmark.evaluation.linear import _Logistic, label_subset, logistic_probe, sgd_probe
 
 
 def clusters(seed=0, count=200, dim=12, classes=6, noise=0.8):
@@ -30,6 +31,49 @@ def test_logistic_probe_solves_the_same_problem_as_scikit_learn(strength):
     np.testing.assert_allclose(ours.weight, theirs.coef_, atol=0.02 * np.abs(theirs.coef_).max())
     test, _ = clusters(1)
     assert (ours.predict(test) == theirs.predict(test)).mean() >= 0.99
+
+
+def test_the_gradient_is_that_of_the_objective_whatever_the_features_mean():
+    x, labels = clusters()
+    x = torch.from_numpy(x + 3.0)
+    problem = _Logistic(x, torch.from_numpy(labels), 6, 20.0)
+    draw = torch.Generator().manual_seed(0)
+    weight = torch.randn(6, 12, generator=draw, requires_grad=True)
+    bias = torch.randn(6, generator=draw, requires_grad=True)
+    logits = (x - x.mean(dim=0)) @ weight.T + bias
+    loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels))
+    loss = loss + weight.square().sum() / (2 * 20.0 * len(x))
+    loss.backward()
+    plain = logits.detach()
+    torch.testing.assert_close(problem._logits(weight.detach(), bias.detach()), plain)
+    assert problem._value(plain, weight.detach()) == pytest.approx(loss.item(), rel=1e-5)
+    found = problem._gradient(plain, weight.detach())
+    torch.testing.assert_close(found[0], weight.grad, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(found[1], bias.grad, atol=1e-5, rtol=1e-4)
+
+
+def test_chunks_of_photos_change_nothing(monkeypatch):
+    x, labels = clusters()
+    whole = logistic_probe(x, labels, classes=6)
+    monkeypatch.setattr(linear, "_ROWS", 7)
+    parts = logistic_probe(x, labels, classes=6)
+    np.testing.assert_allclose(parts.weight, whole.weight, atol=2e-3 * np.abs(whole.weight).max())
+
+
+def test_features_far_from_zero_and_more_dimensions_than_photos_are_solved_too():
+    x, labels = clusters(count=60, dim=200)
+    x = x + 0.5
+    ours = logistic_probe(x, labels, classes=6, strength=20.0)
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    theirs = LogisticRegression(C=20.0, tol=1e-8, max_iter=5_000).fit(
+        unit.astype(np.float64), labels
+    )
+    scale = np.abs(theirs.decision_function(unit)).max()
+    ours_logits, their_logits = ours.scores(x), theirs.decision_function(unit)
+    gap = (ours_logits - ours_logits.mean(1, keepdims=True)) - (
+        their_logits - their_logits.mean(1, keepdims=True)
+    )
+    assert np.abs(gap).max() < 0.02 * scale
 
 
 def test_logistic_probe_is_deterministic_and_ignores_length():
