@@ -329,3 +329,13 @@ def test_embedding_does_not_depend_on_the_batch():
         together = spec(images)
         alone = torch.cat([spec(image[None]) for image in images])
     assert torch.allclose(together, alone, atol=1e-12)
+
+
+def test_what_takes_part_beyond_the_photos_is_told_to_a_table():
+    def told(**method):
+        return load_recipe("ppssl", extra={"method": method}).extra_data
+
+    teacher = {"teacher": "open_clip:/models/ViT-B-16", "texts": "birds", "text_count": 4}
+    assert told() == load_recipe("start").extra_data == "none"
+    assert told(**teacher) == "teacher open_clip:ViT-B-16, 4 texts of birds"
+    assert told(**teacher, ais=False) == "none"

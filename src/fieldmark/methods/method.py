@@ -96,6 +96,15 @@ class Method(nn.Module, ABC):
         """
 
     @classmethod
+    def extra_data(cls, config: Any) -> str:
+        """What takes part beyond the photos and their start, in words; ``none`` for most methods.
+
+        Args:
+            config: Settings of this method.
+        """
+        return "none"
+
+    @classmethod
     @abstractmethod
     def views(cls, config: Any, size: int) -> MultiView:
         """The views the paper asks for.

@@ -438,6 +438,7 @@ def _facts(work: _Bench, cell: Cell) -> dict[str, Any]:
         "split": found.facts.split,
         "split_sha256": found.split_hash(),
         "overlap": found.facts.overlap,
+        "extra_data": recipe.extra_data,
         "recipe_sha256": _recipe_hash(recipe),
         "size": recipe.size,
         "epochs": recipe.train.epochs if recipe.trains else 0,

@@ -53,7 +53,7 @@ def rows(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     Returns:
         Plain data: ``data``, ``method``, ``seeds`` (done), ``wanted``, ``failed`` (errors),
         ``part`` (how much of the data set it is), ``level_of`` (the data set whose photos these are,
-        where the row asks them for a coarser level), ``leaks`` (test photos whose picture is in train,
+        where the row asks them for a coarser level), ``extra_data`` (beyond photos and start), ``leaks`` (test photos whose picture is in train,
         pictures in several classes, test photos), ``start_saw``, ``network``, ``size``, ``epochs``,
         ``measures`` (mean over seeds, percent) and ``spread``, ``gains`` (by measure ``gain``,
         ``low``, ``high``, ``p``, ``corrected``, ``finding``), ``seconds``.
@@ -86,6 +86,7 @@ def rows(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             "level_of": about.get("level_of"),
             "start_saw": about.get("start_saw"),
             "start_how": about.get("start_how"),
+            "extra_data": about.get("extra_data", "none"),
             "network": about.get("network"),
             "overlap": about["overlap"],
             "leaks": (
@@ -217,12 +218,12 @@ def as_markdown(table: Sequence[dict[str, Any]], published: Sequence[dict[str, A
         published: From :func:`fieldmark.workflows.published.beside`.
     """
     columns = _columns(table)
-    heads = ["data", "method", "network", "size", "epochs", "start saw", "seeds"]
+    heads = ["data", "method", "network", "size", "epochs", "start saw", "extra data", "seeds"]
     heads += [SHOWN[name] for name in columns] + [f"{label} gain" for label in GAINS.values()]
     lines = [f"| {' | '.join(heads)} | s a run |", "|---" * (len(heads) + 1) + "|"]
     for row in table:
         cells = [_name(row), f"`{row['method']}`", str(row["network"] or "–"), str(row["size"])]
-        cells += [str(row["epochs"]), _saw(row["start_saw"]), _state(row)]
+        cells += [str(row["epochs"]), _saw(row["start_saw"]), row["extra_data"], _state(row)]
         cells += [_value(row, name) for name in columns] + [_gain(row, name) for name in GAINS]
         cells.append(f"{row['seconds']:.0f}" if row["seconds"] else "–")
         lines.append(f"| {' | '.join(cells)} |")
@@ -255,7 +256,10 @@ def as_csv(table: Sequence[dict[str, Any]]) -> str:
     columns = _columns(table)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    facts = ("data", "part", "method", "network", "size", "epochs", "start_saw", "seeds", "wanted")
+    facts = (
+        "data", "part", "method", "network", "size", "epochs", "start_saw", "extra_data", "seeds",
+        "wanted",
+    )  # fmt: skip
     numbers = ("gain", "low", "high", "p", "corrected", "finding")
     header = [*facts, *columns, *(f"{name} spread" for name in columns)]
     header += [f"{name} {number}" for name in GAINS for number in numbers]

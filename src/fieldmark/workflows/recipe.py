@@ -125,6 +125,11 @@ class Recipe(Config):
         """Whether this recipe trains at all."""
         return self.method_name != NO_TRAINING
 
+    @property
+    def extra_data(self) -> str:
+        """What takes part beyond the photos and their start, in words, or ``none``."""
+        return METHODS[self.method_name].extra_data(self.method) if self.trains else "none"
+
     def check(self) -> None:
         """Refuse what the settings name and is not there, such as a teacher.
 
