@@ -30,26 +30,9 @@ from fieldmark.rng import seed_of
 from fieldmark.workflows.bench import bench
 from fieldmark.workflows.leaderboard import as_markdown
 from fieldmark.workflows.recipe import load_recipe
+from methods_table import GENTLE, SETTINGS, WEIGHTS
 
-WEIGHTS = "weights/mobilenetv2_100.imagenet.safetensors"
 METHODS = ("start", "mocov2", "mocov3", "simclr", "lcr", "msam", "ppssl", "lodisc", "fieldmark")
-# What all gentle runs share: a low rate, the start's batch-norm statistics, the last three stages,
-# colours left alone, and the whitening of recipe gentle on both sides of the comparison.
-GENTLE: dict[str, Any] = {
-    "backbone": {"normalization": "frozen", "train_from_stage": -3},
-    "views": {"override": {"hue": 0.0, "gray": 0.0, "saturation": 0.2}},
-    "train": {
-        "epochs": 2,
-        "batch_size": 64,
-        "optimizer": "sgd",
-        "lr": 0.001,
-        "lr_scaling": "none",
-        "weight_decay": 1e-4,
-        "warmup_epochs": 0,
-        "schedule": "cosine",
-    },
-    "post": {"whitening": "instance-lda", "whiten_dim": 256, "whiten_power": 0.25},
-}
 # From random weights everything is to be learnt: all stages, batch-norm too, at a real rate, with the
 # recipe's own colours.
 SCRATCH_RATE = 0.03
@@ -58,21 +41,6 @@ SCRATCH: dict[str, Any] = {
     "backbone": {"normalization": "train", "train_from_stage": 0},
     "views": {},
     "train": {**GENTLE["train"], "warmup_epochs": 1},
-}
-_QUEUE = {"dim": 128, "queue_size": 4096, "mask_same_image": True, "temperature": 0.1}
-_MOCO = {**_QUEUE, "momentum": 0.99}
-OWN: dict[str, dict[str, Any]] = {
-    "mocov2": {"method": _MOCO},
-    # What MoCo v3's authors use for convolutional networks.
-    "mocov3": {"method": {"temperature": 1.0, "projector_layers": 2, "smallest_crop": 0.2}},
-    # Batch-norm in its head multiplies what reaches the network: at the common rate it keeps a
-    # quarter of the start's neighbours where the others keep six tenths.
-    "simclr": {"method": {"temperature": 0.1}, "train": {"lr": 0.00025}},
-    "lcr": {"method": {"contrast": _MOCO}},
-    # At the network's own rate its gates open by less than a thousandth: nothing of it takes part.
-    "msam": {"method": {"momentum": 0.99, "module_rate": 100.0}},
-    "ppssl": {"method": {"contrast": _MOCO}},
-    "lodisc": {"method": {"momentum": 0.99}},
 }
 
 
@@ -186,10 +154,10 @@ def start(options: argparse.Namespace, photos: Photos) -> dict[str, Any]:
 
 def recipe(options: argparse.Namespace, method: str) -> str:
     """A shipped recipe, or the file of a gentle one."""
-    if method not in OWN:
+    if method in {"start", "fieldmark"}:
         return method
     how = "scratch" if options.random else "gentle"
-    settings = merge(SCRATCH if options.random else GENTLE, OWN[method])
+    settings = merge(SCRATCH if options.random else GENTLE, SETTINGS[method].gentle)
     if options.random:
         settings = merge(settings, {"train": {"epochs": options.random, "lr": SCRATCH_RATE}})
     file: Path = options.work / "recipes" / f"{method}-{how}.toml"

@@ -52,13 +52,15 @@ def gains(sets: Rows, own: bool = True) -> str:
     lines = []
     for name in [n for n in SETS if n in sets] if own else sets:
         for row in fine(sets[name]):
-            cells = [name, f"`{row['method']}`", str(row["seeds"])]
-            for measure in ("rank1", "map", "linear"):
-                cells.append(f"{row['measures'][measure]:.1f}")
-                cells.append(leaderboard._gain(row, measure))
-            lines.append(cells)
+            lines.append([name, f"`{row['method']}`", str(row["seeds"]), *reached(row)])
     heads = ["photos", "method", "seeds", "rank-1", "gain", "mAP", "gain", "linear", "gain"]
     return table(heads, lines)
+
+
+def reached(row: dict[str, Any]) -> list[str]:
+    """Rank-1, mAP and linear accuracy, each with its gain over the start."""
+    measures = ("rank1", "map", "linear")
+    return [x for m in measures for x in (f"{row['measures'][m]:.1f}", leaderboard.gain_of(row, m))]
 
 
 def grid(sets: Rows, measures: Sequence[str], few: bool = False) -> str:
@@ -98,7 +100,11 @@ def granularity(sets: Rows) -> str:
                 told = [level.partition(":")[2] or "finest", f"`{row['method']}`"]
                 told += [f"{start['measures'][m]:.1f}" for m in ("map",)]
                 lines.append(
-                    [name, *told, *(leaderboard._gain(row, m) for m in ("rank1", "map", "linear"))]
+                    [
+                        name,
+                        *told,
+                        *(leaderboard.gain_of(row, m) for m in ("rank1", "map", "linear")),
+                    ]
                 )
     heads = ["photos", "level", "method", "start's mAP", "rank-1 gain", "mAP gain", "linear gain"]
     return table(heads, lines)
@@ -110,10 +116,6 @@ def fewer(sets: Rows) -> str:
     wanted = [n for n in sets if n.rpartition("-")[2].isdigit()]
     for name in sorted(wanted, key=lambda n: (n.rpartition("-")[0], int(n.rpartition("-")[2]))):
         for row in fine(sets[name]):
-            cells = [*name.rpartition("-")[::2], f"`{row['method']}`"]
-            for measure in ("rank1", "map", "linear"):
-                cells.append(f"{row['measures'][measure]:.1f}")
-                cells.append(leaderboard._gain(row, measure))
-            lines.append(cells)
+            lines.append([*name.rpartition("-")[::2], f"`{row['method']}`", *reached(row)])
     heads = ["photos", "trained on", "method", "rank-1", "gain", "mAP", "gain", "linear", "gain"]
     return table(heads, lines)

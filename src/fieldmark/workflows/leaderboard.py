@@ -155,7 +155,8 @@ def _value(row: dict[str, Any], name: str) -> str:
 _MARKS = {"better": "↑", "worse": "↓", "not shown": ""}
 
 
-def _gain(row: dict[str, Any], name: str) -> str:
+def gain_of(row: dict[str, Any], name: str) -> str:
+    """A gain with its interval and, where it holds after correction, an arrow."""
     told = row["gains"].get(name)
     if told is None:
         return "–"
@@ -224,7 +225,7 @@ def as_markdown(table: Sequence[dict[str, Any]], published: Sequence[dict[str, A
     for row in table:
         cells = [_name(row), f"`{row['method']}`", str(row["network"] or "–"), str(row["size"])]
         cells += [str(row["epochs"]), _saw(row["start_saw"]), row["extra_data"], _state(row)]
-        cells += [_value(row, name) for name in columns] + [_gain(row, name) for name in GAINS]
+        cells += [_value(row, name) for name in columns] + [gain_of(row, name) for name in GAINS]
         cells.append(f"{row['seconds']:.0f}" if row["seconds"] else "–")
         lines.append(f"| {' | '.join(cells)} |")
     lines += ["", *(f"{text}\n" for text in remarks(table))]
@@ -295,7 +296,7 @@ def as_latex(table: Sequence[dict[str, Any]]) -> str:
             lines.append(r"\midrule")
         before = row["data"]
         cells = [_name(row), row["method"], _state(row), *(_value(row, name) for name in columns)]
-        cells += [_gain(row, name) for name in GAINS]
+        cells += [gain_of(row, name) for name in GAINS]
         lines.append(" & ".join(map(_latex, cells)) + r" \\")
     lines += [r"\bottomrule", r"\end{tabular}"]
     return "\n".join([*lines, *(f"% {text}" for text in remarks(table))]) + "\n"
