@@ -10,7 +10,7 @@ from fieldmark.data.catalog import Catalog
 from fieldmark.workflows.photos import find_split
 from fieldmark.workflows.recipe import Recipe
 
-FITTED, TRAINED = 50, 150
+FITTED, TRAINED = 50, 60
 """Photos from which post-processing, and then training, were shown to gain something."""
 
 
@@ -43,14 +43,15 @@ def advise(photos: int, start: str) -> Advice:
     if photos < TRAINED:
         return Advice(
             "start",
-            f"{photos} photos are enough for post-processing, which takes a minute, and too few to "
-            "train on.",
+            f"{photos} photos are enough for post-processing, which takes a minute; training was "
+            f"tried with {TRAINED} and more.",
         )
     return Advice(
         "fieldmark",
-        f"with {photos:,} photos the start can teach itself to see small what it sees large; this "
-        "recipe helped on every set of photos that it was tried on, and every run tells whether it did "
-        "on these.",
+        "the start can teach itself to see small what it sees large. On photos of 50 birds that gained "
+        "1.5 points of mAP with 60 photos to train on, 5 with 150 and 11 with 1,500, beyond "
+        "post-processing; it helped on every set of photos that it was tried on, and every run tells "
+        "whether it did on these.",
     )
 
 
