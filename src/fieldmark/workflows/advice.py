@@ -49,8 +49,8 @@ def advise(photos: int, start: str) -> Advice:
     return Advice(
         "fieldmark",
         "the start can teach itself to see small what it sees large. On photos of 50 birds that gained "
-        "1.5 points of mAP with 60 photos to train on, 5 with 150 and 11 with 1,500, beyond "
-        "post-processing; it helped on every set of photos that it was tried on, and every run tells "
+        "1.5 points of mAP with 60 photos to train on (barely clear of zero), 5 with 150, 8 with 400 "
+        "and 11 with 1,500, beyond post-processing; it helped on every set of photos that it was tried on, and every run tells "
         "whether it did on these.",
     )
 
