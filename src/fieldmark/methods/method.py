@@ -100,9 +100,9 @@ class Method(nn.Module, ABC):
         """What takes part beyond the photos and their start, in words; ``none`` for most methods.
 
         Args:
-            config: Settings of this method.
+            config: Settings of this method; those with a text-image teacher tell it.
         """
-        return "none"
+        return getattr(config, "extra_data", "none")
 
     @classmethod
     @abstractmethod

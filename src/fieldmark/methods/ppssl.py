@@ -20,7 +20,6 @@ from fieldmark.methods.method import Attached, AttachedConfig, Summary
 from fieldmark.nn.attention import MaxOutAttention, weighted_average
 from fieldmark.nn.distillation import TextConfig, TextDistillation, load_teacher_of
 from fieldmark.nn.guidance import Guidance, GuidanceConfig, GuidanceForm, with_leaves
-from fieldmark.nn.places import without_folder
 from fieldmark.nn.spec import EncoderSpec
 from fieldmark.nn.text_teacher import embed_photos
 from fieldmark.types import Batch, LossOutput, Progress
@@ -104,14 +103,6 @@ class PPSSL(Attached):
         if config.distils:
             config.words()
             load_teacher_of(config)
-
-    @classmethod
-    def extra_data(cls, config: Any) -> str:
-        """The text-image teacher, which was trained on other photos and their captions, and its texts."""
-        if not config.distils:
-            return "none"
-        bank, teacher = without_folder(config.texts or ""), without_folder(config.teacher or "")
-        return f"teacher {teacher}, {config.text_count} texts of {bank}"
 
     def forward(self, batch: Batch, progress: Progress) -> LossOutput:
         """Eq. 9: contrast plus weighed AIS plus weighed IADM."""

@@ -78,6 +78,14 @@ class TextConfig(Config):
         return text_bank(self.texts or "").select(self.text_count, self.text_kind)
 
     @property
+    def extra_data(self) -> str:
+        """The teacher, which was trained on other photos and their captions, and its texts."""
+        if not self.distils:
+            return "none"
+        bank, teacher = without_folder(self.texts or ""), without_folder(self.teacher or "")
+        return f"teacher {teacher}, {self.text_count} texts of {bank}"
+
+    @property
     def what_takes_part(self) -> str:
         """What a run with AIS on rests on beyond its photos and start; empty when it is off."""
         if not self.distils:
