@@ -4,9 +4,11 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.special import softmax
 
 from fieldmark.errors import InputError
+
+_ROWS = 8_192
+"""Photos whose probabilities are held at a time."""
 
 
 class Calibration(NamedTuple):
@@ -46,9 +48,12 @@ def measure_calibration(
             f"calibration needs at least one bin, one photo and finite logits, got {bins} bins and "
             f"{len(logits)} photos."
         )
-    probabilities = softmax(np.asarray(logits, np.float64), axis=1)
-    sure = probabilities.max(axis=1)
-    right = (probabilities.argmax(axis=1) == labels).astype(np.float64)
+    sure = np.empty(len(logits))
+    for first in range(0, len(logits), _ROWS):  # float64 of everything would be large
+        part = np.asarray(logits[first : first + _ROWS], np.float64)
+        largest = part.max(axis=1, keepdims=True)
+        sure[first : first + _ROWS] = 1 / np.exp(part - largest).sum(axis=1)
+    right = (logits.argmax(axis=1) == labels).astype(np.float64)
     # A bin holds its upper end.
     place = np.clip(np.ceil(sure * bins).astype(np.int64) - 1, 0, bins - 1)
     photos = np.bincount(place, minlength=bins)
