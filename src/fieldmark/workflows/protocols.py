@@ -2,11 +2,11 @@
 
 import contextlib
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from PIL import Image
 from torch import Tensor
 
@@ -180,14 +180,14 @@ class _Truth:
         # Rows of the catalog, which holds what the data set's table lists, in that order.
         self._row = listed if len(listed) == len(data.catalog) else np.arange(0)
 
-    def masked(self, rows: Int[np.ndarray, " N"]) -> "np.ndarray[Any, np.dtype[np.bool_]]":
+    def masked(self, rows: Int[np.ndarray, " N"]) -> Bool[np.ndarray, " N"]:
         """Which photos have a mask."""
         masks = self._found.masks
         if masks is None or not len(self._row):
             return np.zeros(len(rows), bool)
         return np.array([masks.files[self._row[row]] is not None for row in rows], bool)
 
-    def boxed(self, rows: Int[np.ndarray, " N"]) -> "np.ndarray[Any, np.dtype[np.bool_]]":
+    def boxed(self, rows: Int[np.ndarray, " N"]) -> Bool[np.ndarray, " N"]:
         """Which photos have a box."""
         boxes = self._found.boxes
         if boxes is None or not len(self._row):
