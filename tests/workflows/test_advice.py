@@ -31,7 +31,8 @@ def test_photos_and_start_decide(photos, start, recipe):
 
 def test_reasons_differ_where_the_advice_does_not():
     assert advise(FITTED - 1, "supervised").why != advise(FITTED, "supervised").why
-    assert f"{FITTED - 1} photos" in advise(FITTED - 1, "supervised").why
+    assert f"{FITTED - 1} photos are too few" in advise(FITTED - 1, "supervised").why
+    assert f"{FITTED} photos are enough for post-processing" in advise(FITTED, "supervised").why
 
 
 def test_plan_takes_the_advice_unless_told_otherwise(tmp_path, run, monkeypatch):
