@@ -27,6 +27,7 @@ from torch.nn import functional
 from _record import record
 from fieldmark.encoder import Encoder
 from fieldmark.evaluation.localisation import cover_by_boxes, measure_localisation
+from fieldmark.nn.contributions import contributions
 
 CELL, MARGIN, TOP, LEFT, FOOT = 190, 14, 92, 14, 34
 INK, FAINT, BOX = (32, 34, 38), (110, 114, 120), (255, 255, 255)
@@ -87,13 +88,13 @@ def show(path: Path, box: tuple[float, float, float, float], size: int) -> Shown
 @torch.no_grad()
 def look(encoder: Encoder, images: Tensor) -> tuple[Tensor, Tensor | None]:
     """What each cell adds, and attention alone where there is one, both ``[B h w]``."""
-    features = encoder.spec.backbone(images.to(encoder.device))
-    length = features.tokens.float().norm(dim=2)
+    images = images.to(encoder.device)
+    added = contributions(encoder.spec, images)
     inserted = dict(encoder.spec.inserted.items()).get("max_out_attention")
     if inserted is None:
-        return length.unflatten(1, features.shape), None
-    weights = inserted.weights(features.tokens)
-    return (length * weights).unflatten(1, features.shape), weights.unflatten(1, features.shape)
+        return added, None
+    features = encoder.spec.backbone(images)
+    return added, inserted.weights(features.tokens).unflatten(1, features.shape)
 
 
 def energy_in_box(maps: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:

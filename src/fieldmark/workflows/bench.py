@@ -98,7 +98,7 @@ class _Bench(NamedTuple):
     say: Say
     published: list[dict[str, Any]]
     best_on_test: bool
-    sides: dict[str, int]
+    short_sides: dict[str, int]
     """Short side at which the photos of each data set are kept."""
     looked_at: dict[str, dict[str, Any]]
     """What was found by reading all photos of each data set, once for each process."""
@@ -120,7 +120,7 @@ class _Bench(NamedTuple):
 
     def store(self, data: str) -> Path:
         """Decoded photos, the same for all cells: as large as any of the methods looks at them."""
-        return self.out / "store" / file_name(data) / f"{self.sides[data]}px"
+        return self.out / "store" / file_name(data) / f"{self.short_sides[data]}px"
 
 
 def bench(
@@ -203,9 +203,9 @@ def bench(
         if name != START or seed == 0
     ]
     claim_folder(out, "bench.json", "a benchmark")
-    sides = _sides(out, opened, recipes)
+    short_sides = _short_sides(out, opened, recipes)
     work = _Bench(
-        out, opened, recipes, cells, device, progress, say, figures, best_on_test, sides, {}
+        out, opened, recipes, cells, device, progress, say, figures, best_on_test, short_sides, {}
     )
     for key, found in opened.items():
         place = storage.make_folder(work.table(key).parent)
@@ -214,7 +214,7 @@ def bench(
         "data": {key: str(found.root) for key, found in opened.items()},
         "methods": names,
         "seeds": seeds,
-        "short_side": sides,
+        "short_side": short_sides,
     }
     storage.write_json(out / "bench.json", {"fieldmark": __version__, **asked})
     _refuse_mixtures(work)
@@ -233,30 +233,22 @@ def bench(
     return result
 
 
-def _sides(out: Path, opened: dict[str, Benchmark], recipes: dict[str, Recipe]) -> dict[str, int]:
+def _short_sides(
+    out: Path, opened: dict[str, Benchmark], recipes: dict[str, Recipe]
+) -> dict[str, int]:
     """What an earlier call kept photos at, else what the method that looks closest wants."""
     known: dict[str, int] = {}
     with contextlib.suppress(OSError, ValueError):
         told = json.loads((out / "bench.json").read_text(encoding="utf-8"))
         known = told.get("short_side", {})
-    wanted = {}
-    for key, found in opened.items():
-        if key not in known:
-            starts = {
-                name: Backbone.build(recipe.backbone, size=recipe.size)
-                for name, recipe in recipes.items()
-            }
-            known[key] = max(
-                short_side(
-                    recipe,
-                    len(found),
-                    looks=further_looks(recipe, starts[name], labelled=True),
-                    folder=out,
-                )
-                for name, recipe in recipes.items()
-            )
-        wanted[key] = known[key]
-    return {**known, **wanted}
+    new = [key for key in opened if key not in known]
+    for recipe in recipes.values() if new else ():
+        start = Backbone.build(recipe.backbone, size=recipe.size)
+        looks = further_looks(recipe, start, labelled=True)
+        for key in new:
+            wanted = short_side(recipe, len(opened[key]), looks=looks, folder=out)
+            known[key] = max(wanted, known.get(key, 0))
+    return known
 
 
 def _recipe(name: str, sets: list[str], extra: dict[str, Any] | None) -> Recipe:
@@ -384,7 +376,7 @@ def _decode(work: _Bench, data: str) -> Path:
             PhotoStore.build(
                 Catalog.open(work.photos(data)),
                 store,
-                short_side=work.sides[data],
+                short_side=work.short_sides[data],
                 progress=partial(work.progress, "decoding photos"),
             )
         except BusyError:
@@ -482,7 +474,7 @@ def _measure(work: _Bench, cell: Cell, judged: Judged) -> dict[str, Any]:
         for side, kept in ((START, before.result), ("trained", after.result))
     }
     work.progress("measuring", 0, 3, "few labels, clusters, unknown classes")
-    measured["trained"] |= measure_vectors(found, split, after, after.result)
+    measured["trained"] |= measure_vectors(found, split, after)
     work.progress("measuring", 1, 3, "photos in trouble")
     measured["trained"] |= measure_photos(found, data, after)
     work.progress("measuring", 2, 3, "coarser levels")

@@ -1,7 +1,7 @@
 """What a benchmark measures of a judged run beyond the measures of every run (docs/protocols.md)."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -40,9 +40,7 @@ _BATCH = 64
 _LEAST_MASKED = 16
 
 
-def measure_vectors(
-    found: Benchmark, split: Split, after: Side, kept: EvalResult
-) -> dict[str, float]:
+def measure_vectors(found: Benchmark, split: Split, after: Side) -> dict[str, float]:
     """Few labels, few shots, clusters, unknown classes, how far off mistakes are; percent.
 
     What a data set has too few photos for is left out.
@@ -50,8 +48,7 @@ def measure_vectors(
     Args:
         found: The data set.
         split: Its labelled photos, as far as they can be used.
-        after: The encoder with their embeddings.
-        kept: What every run measures of it.
+        after: The encoder with their embeddings and what every run measures of it.
     """
     train_x, test_x = after.train, after.test
     measures: dict[str, float] = {}
@@ -74,8 +71,9 @@ def measure_vectors(
         asked = evaluate_cmd_retrieval(train_x, split.train_labels, test_x, split.test_labels)
         measures["map_cmd"] = percent(asked.average_precision)
     levels = coarser(found, split.classes)
-    if levels and "linear" in kept.predictions:
-        wrong = measure_mistakes(kept.labels, kept.predictions["linear"], levels)
+    known = after.result
+    if levels and known is not None and "linear" in known.predictions:
+        wrong = measure_mistakes(known.labels, known.predictions["linear"], levels)
         measures |= {name: wrong[name] for name in wrong if name != "mistakes"}
     return measures
 
@@ -121,39 +119,40 @@ def measure_photos(found: Benchmark, data: Photos, after: Side) -> dict[str, flo
     """
     split = data.split
     assert split is not None
-    truth = _Truth(found, data)
-    measures = _localisation(after.encoder, data, truth)
+    encoder, truth = after.encoder, _Truth(found, data)
+    measures = _localisation(encoder, data, truth)
     if not len(after.train):
         return measures
-    for kind in (*KINDS, "swap"):
-        rows, labels = split.test_rows, split.test_labels
-        if kind == "swap":
-            masked = truth.masked(rows)
-            rows, labels = rows[masked], labels[masked]
-            if len(rows) < _LEAST_MASKED:
-                continue
-            donors = _donors(rows, labels)
-        embedded = []
-        for begin in range(0, len(rows), _BATCH):
-            part = rows[begin : begin + _BATCH]
-            view = _see(after.encoder, data, part)
-            if kind == "swap":
-                other = donors[begin : begin + _BATCH]
-                around = _see(after.encoder, data, other)
-                images = swap_backgrounds(
-                    view.images,
-                    truth.alpha(part, view),
-                    around.images,
-                    truth.alpha(other, around),
-                )
-            else:
-                images = corrupt(view.images, kind, part)
-            embedded.append(after.encoder.encode(images).cpu().numpy())
-        said = weighted_knn(
-            after.train, split.train_labels, np.concatenate(embedded), classes=len(split.classes)
-        )
-        measures[f"knn:{kind}"] = float(100 * (said == labels).mean())
+
+    def right(rows: Int[np.ndarray, " N"], labels: Int[np.ndarray, " N"], show: _Show) -> float:
+        parts = (rows[begin : begin + _BATCH] for begin in range(0, len(rows), _BATCH))
+        embedded = np.concatenate([encoder.encode(show(part)).cpu().numpy() for part in parts])
+        classes = len(split.classes)
+        said = weighted_knn(after.train, split.train_labels, embedded, classes=classes)
+        return float(100 * (said == labels).mean())
+
+    def troubled(kind: str) -> _Show:
+        return lambda rows: corrupt(_see(encoder, data, rows).images, kind, rows)
+
+    for kind in KINDS:
+        measures[f"knn:{kind}"] = right(split.test_rows, split.test_labels, troubled(kind))
+    masked = truth.masked(split.test_rows)
+    if masked.sum() >= _LEAST_MASKED:
+        rows, labels = split.test_rows[masked], split.test_labels[masked]
+        donor = dict(zip(rows.tolist(), _donors(rows, labels).tolist(), strict=True))
+
+        def moved(part: Int[np.ndarray, " B"]) -> Float[Tensor, "B 3 H W"]:
+            others = np.array([donor[row] for row in part.tolist()], np.int64)
+            view, around = (_see(encoder, data, each) for each in (part, others))
+            masks = truth.alpha(part, view), truth.alpha(others, around)
+            return swap_backgrounds(view.images, masks[0], around.images, masks[1])
+
+        measures["knn:swap"] = right(rows, labels, moved)
     return measures
+
+
+_Show = Callable[[Int[np.ndarray, " B"]], Float[Tensor, "B 3 H W"]]
+"""Makes what an encoder is shown of some photos."""
 
 
 def _see(encoder: Encoder, data: Photos, rows: Int[np.ndarray, " B"]) -> View:

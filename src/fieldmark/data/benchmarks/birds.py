@@ -6,10 +6,10 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float
 
 from fieldmark.data.benchmarks.benchmark import Attributes, Benchmark, Facts, Masks, Parts
-from fieldmark.data.benchmarks.files import Folder
+from fieldmark.data.benchmarks.files import Folder, white
 
 CUB200 = Facts(
     name="cub200",
@@ -180,12 +180,7 @@ def _segmentations(folder: Folder, paths: list[str]) -> Masks | None:
         for path in paths
     ]
     # Five people drew each bird; a pixel is white where most of them meant it.
-    return folder.masks(files, _mostly_white)
-
-
-def _mostly_white(values: UInt8[np.ndarray, "H W *C"]) -> Bool[np.ndarray, "H W"]:
-    grey = values if values.ndim == 2 else values[..., 0]
-    return grey > 127
+    return folder.masks(files, white)
 
 
 def _attributes(folder: Folder, ids: list[str]) -> Callable[[], Attributes] | None:

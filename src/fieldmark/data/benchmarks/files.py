@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, UInt8
 
 from fieldmark.data.benchmarks.benchmark import (
     Attributes,
@@ -19,6 +19,12 @@ from fieldmark.errors import CatalogError
 
 NO_BOX = (float("nan"),) * 4
 """Of a photo that has none."""
+
+
+def white(values: UInt8[np.ndarray, "H W *C"]) -> Bool[np.ndarray, "H W"]:
+    """Pixels of a mask that are more white than black, whatever its channels."""
+    grey = values if values.ndim == 2 else values[..., 0]
+    return grey > 127
 
 
 class Folder:

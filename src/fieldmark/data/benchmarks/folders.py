@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float
 
 from fieldmark import rng
 from fieldmark.config import read_toml
 from fieldmark.data.benchmarks.benchmark import Benchmark, Facts, Masks, missing_files
-from fieldmark.data.benchmarks.files import NO_BOX, Folder, indexed
+from fieldmark.data.benchmarks.files import NO_BOX, Folder, indexed, white
 from fieldmark.data.catalog import PHOTO_SUFFIXES, Catalog
 from fieldmark.data.splits import read_split
 from fieldmark.data.tables import read_table
@@ -274,12 +274,7 @@ def _masks(root: Path, paths: Sequence[str]) -> Masks | None:
     wanted = [f"masks/{path.removeprefix('images/').rpartition('.')[0]}.png" for path in paths]
     absent = set(missing_files(root, wanted))
     files = tuple(None if file in absent else file for file in wanted)
-    return Masks(files, _white) if any(files) else None
-
-
-def _white(values: UInt8[np.ndarray, "H W *C"]) -> Bool[np.ndarray, "H W"]:
-    grey = values if values.ndim == 2 else values[..., 0]
-    return grey > 127
+    return Masks(files, white) if any(files) else None
 
 
 def _has_split(table: Path) -> bool:
