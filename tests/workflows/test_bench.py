@@ -60,11 +60,12 @@ def test_every_cell_is_a_run_with_its_provenance(finished, sample):
     cells = [line for line in lines if line["kind"] == "cell"]
     for cell in cells:
         assert cell["data"] == name
-        for key in ("data_sha256", "split_sha256", "recipe_sha256"):
+        for key in ("data_sha256", "split_sha256", "recipe_sha256", "code_sha256"):
             assert re.fullmatch("[0-9a-f]{64}", cell[key]), key
         assert (cell["start_saw"], cell["start_how"]) == ("none", "random")
         assert cell["seconds"] > 0
         assert cell["machine"]["device"] == "cpu"
+        assert cell["versions"]["numpy"] == np.__version__
         assert cell["train_photos"] + cell["test_photos"] == 64
         assert (cell["test_photos_in_train"], cell["pictures_in_several_classes"]) == (0, 0)
         for measure in (

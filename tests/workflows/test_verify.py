@@ -5,6 +5,9 @@ import shutil
 
 import pytest
 
+from fieldmark import storage
+from fieldmark.data.catalog import Catalog
+from fieldmark.data.store import PhotoStore
 from fieldmark.errors import ArtifactError, InputError
 from fieldmark.workflows import bench as bench_module
 from fieldmark.workflows.bench import bench
@@ -41,6 +44,16 @@ def test_a_run_is_reproduced_from_its_folder_or_any_result_file(finished):
         assert only["largest"] == 0
         assert set(only["measures"]) == {"encoder", "against"}
         assert {"rank1", "map", "knn", "linear", "linear@10"} <= set(only["measures"]["encoder"])
+
+
+def test_photos_are_seen_as_large_as_the_run_kept_them(sample, tmp_path):
+    # In a benchmark all runs share one store, of whatever size the one that looks closest wants.
+    store = tmp_path / "store"
+    PhotoStore.build(Catalog.open(sample.photos), store, short_side=24)
+    out = tmp_path / "run"
+    train(sample.photos, out, load_recipe("smoke", SETS), probe=sample.probe, store=store)
+    (only,) = verify(out)["runs"]
+    assert (only["status"], only["largest"]) == ("reproduced", 0)
 
 
 def test_a_number_that_was_changed_is_found(copied, run):
@@ -85,12 +98,12 @@ def test_other_labels_or_another_table_are_named(copied, sample, tmp_path):
     try:
         (only,) = verify(copied, probe=table)["runs"]
         assert only["why"] == f"the table {table} is not the one that the run was given"
-        # Under the old table's own name too.
+        # Said to be the one that was given: what was measured still were other photos.
         made_of = json.loads((copied / "run.json").read_text())
-        made_of.pop("probe_sha256")
+        made_of["probe_sha256"] = storage.sha256_of(table)
         (copied / "run.json").write_text(json.dumps(made_of))
         (only,) = verify(copied, probe=table)["runs"]
-        assert only["why"].startswith("the table")
+        assert only["why"].startswith("the test photos or their labels are not those")
     finally:
         table.unlink()
 

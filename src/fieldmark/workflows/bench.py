@@ -44,6 +44,7 @@ from fieldmark.evaluation.evaluate import EvalResult, evaluation_file, gain_over
 from fieldmark.evaluation.report.benchmark import render_benchmark
 from fieldmark.training.lock import hold_run
 from fieldmark.workflows import leaderboard
+from fieldmark.workflows.doctor import code_hash, versions
 from fieldmark.workflows.photos import (
     Say,
     ShowProgress,
@@ -435,6 +436,8 @@ def _facts(work: _Bench, cell: Cell) -> dict[str, Any]:
         "size": recipe.size,
         "epochs": recipe.train.epochs if recipe.trains else 0,
         "fieldmark": __version__,
+        "code_sha256": code_hash(),
+        "versions": {name: version for name, version in versions().items() if version},
         "machine": {"processor": processor(), "device": str(runtime.pick_device(work.device))},
     }
 

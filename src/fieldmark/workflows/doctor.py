@@ -1,8 +1,11 @@
 """Tell what this installation can do, and what is wrong with it."""
 
+import functools
+import hashlib
 import importlib.metadata
 import platform
 import time
+from pathlib import Path
 from typing import Any
 
 PACKAGES = (
@@ -33,6 +36,16 @@ def versions() -> dict[str, str | None]:
     }
     found.update({name: installed_version(name) for name in (*PACKAGES, *EXTRAS)})
     return found
+
+
+@functools.cache
+def code_hash() -> str:
+    """SHA-256 of the package's source: tells checkouts of the same version apart."""
+    package = Path(__file__).parents[1]
+    total = hashlib.sha256()
+    for file in sorted(package.rglob("*.py")):
+        total.update(file.relative_to(package).as_posix().encode() + file.read_bytes())
+    return total.hexdigest()
 
 
 def installed_version(package: str) -> str | None:

@@ -19,7 +19,7 @@ from fieldmark import __version__, storage
 from fieldmark.config import to_toml
 from fieldmark.errors import ArtifactError, OutputError
 from fieldmark.workflows import recipe as recipes
-from fieldmark.workflows.doctor import versions
+from fieldmark.workflows.doctor import code_hash, versions
 from fieldmark.workflows.recipe import Recipe
 
 # Settings that a finished or stopped run may be continued with.
@@ -97,7 +97,12 @@ class RunFolder:
         storage.write_text(self.path / "config.resolved.toml", to_toml(recipe))
         storage.write_json(
             self.path / "environment.json",
-            {"versions": versions(), "system": platform.platform(), "processor": processor()},
+            {
+                "versions": versions(),
+                "code_sha256": code_hash(),
+                "system": platform.platform(),
+                "processor": processor(),
+            },
         )
         storage.write_json(run_file, {"fieldmark": __version__, **made_of})
 

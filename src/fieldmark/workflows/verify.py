@@ -146,7 +146,8 @@ def _verify(
     labels = find_split(catalog, table)
     with tempfile.TemporaryDirectory() as scratch:
         start = next(iter(encoders.values())).spec.backbone
-        data = prepare(catalog, labels, recipe, Path(scratch), start=start, progress=progress)
+        seen = _as_large_as(recorded.get("short_side"), recipe)
+        data = prepare(catalog, labels, seen, Path(scratch), start=start, progress=progress)
         split = data.split
         if split is None or not len(split.test_rows):
             return _differs("none of the labelled test photos is there")
@@ -164,6 +165,12 @@ def _verify(
     if evaluation_file(now, tests)["photos_sha256"] != recorded["photos_sha256"]:
         return _differs("the test photos or their labels are not those that were measured")
     return _compared(recorded["results"], now, tolerance)
+
+
+def _as_large_as(short_side: int | None, recipe: Recipe) -> Recipe:
+    """The recipe with photos kept as the run had them, which may have shared larger ones."""
+    kept = recipe.photos.model_copy(update={"short_side": short_side or recipe.photos.short_side})
+    return recipe.model_copy(update={"photos": kept})
 
 
 def _read(file: Path) -> dict[str, Any]:
