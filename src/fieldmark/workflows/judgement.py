@@ -122,9 +122,8 @@ def judge(
         storage.write_text(run.path / "label_subsets.csv", table)
     if split is not None and before.result is not None and after.result is not None:
         tests = [data.store.paths[row] for row in split.test_rows]
-        both = {"encoder": after.result, "against": before.result}
-        told = {"short_side": data.store.short_side, **evaluation_file(both, tests)}
-        storage.write_json(run.evaluation, told)
+        measured = evaluation_file({"encoder": after.result, "against": before.result}, tests)
+        storage.write_json(run.evaluation, {"short_side": data.store.short_side, **measured})
     if witness is not None:
         witness(Judged(data, before, after))
     storage.write_json(run.result, summary)
