@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 import sys
 
 import numpy as np
@@ -205,6 +206,59 @@ def test_a_cell_that_another_process_works_on_is_left_to_it(sample, tmp_path, mo
     assert [cell["status"] for cell in found["cells"]] == ["done", "done", "busy"]
     assert "(1 missing)" in (tmp_path / "out" / "table.md").read_text()
     assert any("left to another process" in text for text in said)
+
+
+def test_fine_tuning_is_a_column_of_its_own_and_trains_nothing_anew(
+    finished, sample, tmp_path, monkeypatch
+):
+    out = shutil.copytree(finished[0], tmp_path / "out")
+    name = sample.photos.parent.name
+    told = []
+
+    def never(*_, **__):
+        raise AssertionError("trained again")
+
+    def fails_once(cell, *arguments, **more):
+        if "start" in str(cell) and not told:
+            told.append(cell)
+            raise InputError("no room")
+        tune(cell, *arguments, **more)
+
+    tune = module.tune
+    monkeypatch.setattr(module, "train", never)
+    monkeypatch.setattr(module, "tune", fails_once)
+    found = run(sample, out, finetune=1)
+    assert set(found["minutes"]) == {"finetuned"}
+    rows = {row["method"]: row for row in found["rows"]}
+    assert "finetuned" not in rows["start"]["measures"]
+    assert "finetuned" not in rows["smoke"]["gains"]
+    table = (out / "table.md").read_text()
+    assert f"FAILED: fine-tuning of {name}, start: no room" in table
+    # Called again it makes what is missing, no more.
+    rows = {row["method"]: row for row in run(sample, out, finetune=1)["rows"]}
+    cells = out / "cells" / name
+    tops = [
+        json.loads((cells / method / f"seed-{seed}.finetuned" / "result.json").read_text())
+        for method, seed in (("start", 0), ("smoke", 0), ("smoke", 1))
+    ]
+    tops = [told["measures"]["top1"] for told in tops]
+    assert rows["start"]["measures"]["finetuned"] == tops[0]
+    assert rows["smoke"]["measures"]["finetuned"] == pytest.approx(np.mean(tops[1:]))
+    gain = rows["smoke"]["gains"]["finetuned"]
+    assert gain["gain"] == pytest.approx(np.mean(tops[1:]) - tops[0])
+    assert gain["low"] <= gain["gain"] <= gain["high"]
+    table = (out / "table.md").read_text()
+    assert "fine-tuned gain" in table
+    assert "FAILED" not in table
+    assert "all train labels (epochs: 1;" in table
+    assert "fine-tuned" in (out / "report.html").read_text()
+    monkeypatch.setattr(module, "tune", never)
+    assert run(sample, out, finetune=1)["minutes"] == {}
+    # Its columns stay when it is not asked for, and other epochs do not mix.
+    rows = {row["method"]: row for row in run(sample, out)["rows"]}
+    assert rows["start"]["measures"]["finetuned"] == tops[0]
+    with pytest.raises(OutputError, match="fine-tuned for 1 epochs, not 2"):
+        run(sample, out, finetune=2)
 
 
 def test_the_time_of_a_cell_is_that_of_all_calls_that_worked_on_it(sample, tmp_path, monkeypatch):

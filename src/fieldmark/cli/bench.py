@@ -41,6 +41,14 @@ def command(
             help="Add columns with the best epoch on test, as the literature reports; marked.",
         ),
     ] = False,
+    finetune: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            metavar="EPOCHS",
+            help="Also teach each encoder with all train labels, and give its top-1 in a column.",
+        ),
+    ] = 0,
     plan: Annotated[bool, typer.Option("--plan", help="Only say what it would cost.")] = False,
     redraw: Annotated[
         Path | None,
@@ -91,6 +99,7 @@ def command(
             only_plan=plan,
             published=published,
             best_on_test=best_on_test,
+            finetune=finetune,
             device=device,
             progress=bars,
             say=bars.say,

@@ -4,6 +4,7 @@ OUT/
 ├── bench.json                        what was asked
 ├── data/NAME.csv  NAME.leaks.json    photos, labels and split of each data set; what leaks
 ├── cells/NAME/METHOD/seed-0/         a run folder of fieldmark train, with cell.json
+├── cells/NAME/METHOD/seed-0.finetuned/  its encoder taught with labels, where that was asked for
 ├── store/NAME/288px/                 decoded photos, the same for all cells
 ├── starts/NAME/                      what cells with the same start share of it
 ├── trials.json                       minutes a photo of each method, from short trials
@@ -42,6 +43,7 @@ from fieldmark.errors import (
 )
 from fieldmark.evaluation.evaluate import EvalResult, evaluation_file, gain_over_seeds
 from fieldmark.evaluation.report.benchmark import render_benchmark
+from fieldmark.evaluation.significance import Gain
 from fieldmark.training.lock import hold_run
 from fieldmark.workflows import leaderboard
 from fieldmark.workflows.doctor import code_hash, versions
@@ -59,6 +61,16 @@ from fieldmark.workflows.recipe import Recipe, load_recipe, seeded
 from fieldmark.workflows.run import RunFolder, claim_folder, file_name, flatten, processor
 from fieldmark.workflows.sides import Judged
 from fieldmark.workflows.train import train
+from fieldmark.workflows.tuned import NAME as TUNED
+from fieldmark.workflows.tuned import (
+    Tuned,
+    gain_of_tuned,
+    minutes_a_photo,
+    read_tuned,
+    settings,
+    tune,
+    tuned_folder,
+)
 
 _log = logging.getLogger("fieldmark")
 START = "start"
@@ -99,6 +111,8 @@ class _Bench(NamedTuple):
     say: Say
     published: list[dict[str, Any]]
     best_on_test: bool
+    tune_epochs: int
+    """Epochs of fine-tuning with labels; 0: none."""
     short_sides: dict[str, int]
     """Short side at which the photos of each data set are kept."""
     looked_at: dict[str, dict[str, Any]]
@@ -135,6 +149,7 @@ def bench(
     only_plan: bool = False,
     published: Path | None = None,
     best_on_test: bool = False,
+    finetune: int = 0,
     device: str = "auto",
     progress: ShowProgress = quiet,
     say: Say = _log.info,
@@ -156,6 +171,8 @@ def bench(
         only_plan: Say what it would cost and train nothing.
         best_on_test: Also measure after every epoch and give the best of each measure in columns of
             their own, as the literature reports it; nothing else changes.
+        finetune: Epochs for which each cell's encoder is also taught with all train labels, as by
+            ``fieldmark finetune``; its top-1 is a column of its own. 0: not at all.
         published: TOML file of figures that others published; by default the shipped one.
         device: ``auto`` or a torch device.
         progress: Told how far each part is.
@@ -163,13 +180,15 @@ def bench(
 
     Returns:
         ``cells`` (``data``, ``method``, ``seed``, ``status``: done, failed, busy or missing),
-        ``minutes`` (predicted for what was missing), ``out``, and after training ``rows``, the table.
+        ``minutes`` (predicted for what was missing, by method and for ``finetuned``), ``out``, and after training ``rows``, the table.
 
     Raises:
         CatalogError: A data set cannot be opened; nothing was trained.
         ConfigError: No such recipe, or settings that do not fit one.
         OutputError: ``out`` holds something else.
     """
+    if finetune < 0:
+        raise ConfigError(f"finetune counts epochs, 0 or more, got {finetune}.")
     if seeds < 1 or not data:
         raise ConfigError(
             f"a benchmark needs a data set and a seed, got {len(data)} and {seeds}; as --data "
@@ -206,7 +225,18 @@ def bench(
     claim_folder(out, "bench.json", "a benchmark")
     short_sides = _short_sides(out, opened, recipes)
     work = _Bench(
-        out, opened, recipes, cells, device, progress, say, figures, best_on_test, short_sides, {}
+        out=out,
+        opened=opened,
+        recipes=recipes,
+        cells=cells,
+        device=device,
+        progress=progress,
+        say=say,
+        published=figures,
+        best_on_test=best_on_test,
+        tune_epochs=finetune,
+        short_sides=short_sides,
+        looked_at={},
     )
     for key, found in opened.items():
         place = storage.make_folder(work.table(key).parent)
@@ -219,7 +249,7 @@ def bench(
     }
     storage.write_json(out / "bench.json", {"fieldmark": __version__, **asked})
     _refuse_mixtures(work)
-    missing = [cell for cell in cells if read_cell(work.folder(cell)).get("status") != "done"]
+    missing = [cell for cell in cells if _is_missing(work, cell) or _is_untuned(work, cell)]
     minutes = _predict(work, missing) if missing else {}
     if not only_plan:
         try:
@@ -252,6 +282,14 @@ def _short_sides(
     return known
 
 
+def _is_missing(work: _Bench, cell: Cell) -> bool:
+    return read_cell(work.folder(cell)).get("status") != "done"
+
+
+def _is_untuned(work: _Bench, cell: Cell) -> bool:
+    return work.tune_epochs > 0 and read_tuned(work.folder(cell)) is None
+
+
 def _recipe(name: str, sets: list[str], extra: dict[str, Any] | None) -> Recipe:
     recipe = load_recipe(name, sets if name != START else _without_training(sets), extra=extra)
     recipe.check()
@@ -267,10 +305,11 @@ def _without_training(sets: list[str]) -> list[str]:
 def _predict(work: _Bench, missing: list[Cell]) -> dict[str, float]:
     """Minutes of training by method, over all missing cells, from a short trial of each."""
     minutes: dict[str, float] = {}
-    wanted = list(dict.fromkeys(cell.method for cell in missing if cell.method != START))
+    trained = [cell for cell in missing if cell.method != START and _is_missing(work, cell)]
+    wanted = list(dict.fromkeys(cell.method for cell in trained))
     for done, name in enumerate(wanted):
         work.progress("trying methods", done, len(wanted), name)
-        cells = [cell for cell in missing if cell.method == name]
+        cells = [cell for cell in trained if cell.method == name]
         try:
             each = _minutes_a_photo(work, cells[0].data, name)
         except FieldmarkError as error:
@@ -281,6 +320,19 @@ def _predict(work: _Bench, missing: list[Cell]) -> dict[str, float]:
         minutes[name] = round(each * sum(photos), 1)
         work.say(f"{name}: about {_time(minutes[name])} of training for {len(cells)} runs")
     work.progress("trying methods", len(wanted), len(wanted))
+    untuned = [cell for cell in missing if _is_untuned(work, cell)]
+    if untuned:
+        data = untuned[0].data
+        each = minutes_a_photo(
+            work.photos(data),
+            work.recipes[START],
+            len(work.opened[data].classes),
+            device=work.device,
+            seconds=_TRIAL_SECONDS,
+        )
+        photos = [len(work.opened[cell.data].rows("train")) for cell in untuned]
+        minutes[TUNED] = round(work.tune_epochs * each * sum(photos), 1)
+        work.say(f"fine-tuning: about {_time(minutes[TUNED])} for {len(untuned)} encoders")
     if minutes:
         total = sum(minutes.values())
         work.say(f"in all about {_time(total)} of training; decoding and evaluation come on top.")
@@ -322,8 +374,10 @@ def _run_all(work: _Bench, missing: list[Cell]) -> None:
             work.say(f"{cell.data}, {cell.method}, seed {cell.seed} ({done} of {len(attempt)})")
             try:
                 with hold_run(work.lock(cell)):
-                    if read_cell(work.folder(cell)).get("status") != "done":
+                    if _is_missing(work, cell):
                         _run(work, cell)
+                    if _is_untuned(work, cell) and not _is_missing(work, cell):
+                        _tune(work, cell)
             except BusyError as error:
                 work.say(f"left to another process: {error}")
                 if attempt is missing:
@@ -369,6 +423,31 @@ def _run(work: _Bench, cell: Cell) -> None:
             storage.write_json(_failure(folder), {"status": "failed", **facts, **told})
 
 
+def _tune(work: _Bench, cell: Cell) -> None:
+    """Teach a finished cell's encoder with labels; whatever goes wrong is written down instead."""
+    folder = work.folder(cell)
+    work.say(f"{cell.data}, {cell.method}, seed {cell.seed}: fine-tuning with labels")
+    try:
+        tune(
+            folder,
+            work.photos(cell.data),
+            work.table(cell.data),
+            _decode(work, cell.data),
+            settings(work.tune_epochs, cell.seed),
+            device=work.device,
+            progress=work.progress,
+            say=work.say,
+        )
+        _failure(tuned_folder(folder)).unlink(missing_ok=True)
+    except (BusyError, Interrupted, KeyboardInterrupt):
+        raise
+    except Exception as error:  # what training gave must not be lost
+        work.say(f"FAILED: fine-tuning of {cell.data}, {cell.method}, seed {cell.seed}: {error}")
+        told = {"error": str(error) or type(error).__name__, "traceback": traceback.format_exc()}
+        with contextlib.suppress(FieldmarkError):
+            storage.write_json(_failure(tuned_folder(folder)), told)
+
+
 def _decode(work: _Bench, data: str) -> Path:
     """The photos of a data set, decoded once for all cells; waits where another process does it."""
     store, told = work.store(data), False
@@ -397,7 +476,7 @@ def _best_on_test(run: Path) -> dict[str, float]:
     epochs = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     return {
         f"{leaderboard.BEST}{name}": max(epoch[name] for epoch in epochs)
-        for name in leaderboard.GAINS
+        for name in leaderboard.EACH_EPOCH
     }
 
 
@@ -462,6 +541,13 @@ def _refuse_mixtures(work: _Bench) -> None:
                     f"--out {work.out} holds {cell.data}, {cell.method}, seed {cell.seed} with {what}; "
                     "a table must not mix them. Give a new folder, or what that benchmark was given."
                 )
+        tuned = read_tuned(work.folder(cell)) if work.tune_epochs else None
+        if tuned is not None and tuned.epochs != work.tune_epochs:
+            raise OutputError(
+                f"--out {work.out} holds {cell.data}, {cell.method}, seed {cell.seed} fine-tuned for "
+                f"{tuned.epochs} epochs, not {work.tune_epochs}; a table must not mix them. Give "
+                f"--finetune {tuned.epochs}, or a new folder."
+            )
 
 
 def _measure(work: _Bench, cell: Cell, judged: Judged) -> dict[str, Any]:
@@ -563,11 +649,21 @@ def leaderboard_lines(work: _Bench) -> list[dict[str, Any]]:
     """All that tables are made of: a line a cell, and a line a method on a data set."""
     lines: list[dict[str, Any]] = []
     done: dict[tuple[str, str], list[Path]] = {}
+    tuned: dict[tuple[str, str], list[Tuned]] = {}
     for cell in work.cells:
         known = read_cell(work.folder(cell)) or {"status": "missing", **_facts(work, cell)}
         known.pop("traceback", None)
         levels = known.pop("levels", {})
-        lines.append({"kind": "cell", **known})
+        own = dict(known)
+        told = read_cell(tuned_folder(work.folder(cell))).get("error")
+        if told is not None:
+            own["finetune_error"] = told
+        reached = read_tuned(work.folder(cell)) if known["status"] == "done" else None
+        if reached is not None:
+            own["trained"] = {**known["trained"], TUNED: reached.top1}
+            own["finetune_epochs"] = reached.epochs
+            tuned.setdefault((cell.data, cell.method), []).append(reached)
+        lines.append({"kind": "cell", **own})
         for level, told in levels.items():
             # The same run, asked coarser questions: a data set of its own in the table.
             name = f"{cell.data}:{level}"
@@ -581,6 +677,9 @@ def leaderboard_lines(work: _Bench) -> list[dict[str, Any]]:
                 done.setdefault((f"{cell.data}:{level}", cell.method), []).append(place)
     for (key, name), evaluations in done.items():
         gains = _gains(evaluations)
+        start = tuned.get((key, START))
+        if start and name != START and (key, name) in tuned:
+            gains[TUNED] = _told(gain_of_tuned(start[0], tuned[key, name]))
         lines.append({"kind": "gain", "data": key, "method": name, "measures": gains})
     lines += [{"kind": "published", **row} for row in work.published if row["data"] in work.opened]
     return lines
@@ -596,10 +695,13 @@ def _gains(evaluations: list[Path]) -> dict[str, dict[str, float | None]]:
     found = {}
     for name in COMPARED:
         if all(name in side.per_query for side in (*start, *trained)):
-            gain = gain_over_seeds(start, trained, name)
-            told = {"gain": gain.value, "low": gain.low, "high": gain.high, "p": gain.p}
-            found[name] = _plain({**told, "seed_spread": gain.seed_spread})
+            found[name] = _told(gain_over_seeds(start, trained, name))
     return found
+
+
+def _told(gain: Gain) -> dict[str, float | None]:
+    told = {"gain": gain.value, "low": gain.low, "high": gain.high, "p": gain.p}
+    return _plain({**told, "seed_spread": gain.seed_spread})
 
 
 def write_tables(out: Path, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:

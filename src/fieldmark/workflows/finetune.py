@@ -65,6 +65,7 @@ def finetune(
     *,
     labels: Path | None = None,
     config: FinetuneConfig = FinetuneConfig(),  # noqa: B008 - frozen
+    store: Path | None = None,
     device: str = "auto",
     progress: ShowProgress = quiet,
     say: Say = _log.info,
@@ -80,6 +81,7 @@ def finetune(
         out: Folder for classifier, measures and checkpoints.
         labels: Table ``path,class,split``; None: the photos' own folders ``train`` and ``test``.
         config: Settings.
+        store: Folder of decoded photos that several runs share, complete; by default the run's own.
         device: ``auto`` or a torch device.
         progress: Told how far each part is.
         say: Told what the user should know.
@@ -109,7 +111,11 @@ def finetune(
         else:
             say, progress = say_nothing, quiet
         runtime.barrier()
-        store, usable = _decode(catalog, split, out / "store", start.size, config, progress, say)
+        if store is None and runtime.rank() == 0:
+            _decode(catalog, split, out / "store", start.size, config, progress)
+        runtime.barrier()
+        kept = PhotoStore.open(store or out / "store")
+        usable = _readable(split, kept, say)
         notes = _notes(split, usable)
         say(f"start: {start.spec.backbone.config.name}, {start.provenance.sentence()}")
         train, lowered = affordable_batch(config.train, len(usable.train_rows))
@@ -124,7 +130,7 @@ def finetune(
             build_classifier(start.spec, len(split.classes), config, seed=seed),
             _by_row(usable, len(catalog)),
         )
-        held = on_device(store, where)
+        held = on_device(kept, where)
         source = BatchSource(
             held,
             usable.train_rows,
@@ -176,12 +182,12 @@ def finetune(
             "notes": [*notes, *fitted.notes],
             "left_out": [
                 {"path": r.path, "code": r.code, "detail": r.detail}
-                for r in store.records
+                for r in kept.records
                 if r.status == "refused"
             ],
             "classifier": str(out / "classifier"),
         }
-        _write(out, found, logits, usable, classes, store)
+        _write(out, found, logits, usable, classes, kept)
         storage.write_json(out / "result.json", result)
         return result
 
@@ -214,24 +220,23 @@ def _decode(
     size: int,
     config: FinetuneConfig,
     progress: ShowProgress,
-    say: Say,
-) -> tuple[PhotoStore, Split]:
-    """The labelled photos, and which of them can be used."""
+) -> None:
     rows = np.concatenate([split.train_rows, split.test_rows])
-    if runtime.rank() == 0:
-        # A run that goes on keeps its photos as they are, however full the disk has become.
-        side = begun_short_side(folder) or sharp_side(
-            size, config.smallest_crop, len(rows), folder=folder
-        )
-        PhotoStore.build(
-            catalog,
-            folder,
-            short_side=side,
-            rows=rows.tolist(),
-            progress=lambda done, total: progress("decoding photos", done, total),
-        )
-    runtime.barrier()
-    store = PhotoStore.open(folder)
+    # A run that goes on keeps its photos as they are, however full the disk has become.
+    side = begun_short_side(folder) or sharp_side(
+        size, config.smallest_crop, len(rows), folder=folder
+    )
+    PhotoStore.build(
+        catalog,
+        folder,
+        short_side=side,
+        rows=rows.tolist(),
+        progress=lambda done, total: progress("decoding photos", done, total),
+    )
+
+
+def _readable(split: Split, store: PhotoStore, say: Say) -> Split:
+    """Those of the labelled photos that can be used."""
     usable = usable_split(split, np.asarray(store.usable, np.int64))
     for name, before, after in (
         ("train", split.train_rows, usable.train_rows),
@@ -245,7 +250,7 @@ def _decode(
     _check_classes(usable, "the labels that can be read")
     for record in store.records[:3]:
         say(f"not used: {record.path} ({record.code}: {record.detail})")
-    return store, usable
+    return usable
 
 
 def _notes(split: Split, usable: Split) -> list[str]:

@@ -22,6 +22,7 @@ SHOWN = {
     "linear@10": "10 %",
     "linear@5": "5 %",
     "linear@1": "1 %",
+    "finetuned": "fine-tuned",
     "knn:blur": "kNN, blurred",
     "knn:jpeg": "kNN, JPEG",
     "knn:cover": "kNN, covered",
@@ -41,10 +42,12 @@ SHOWN = {
     "iou": "IoU",
 }
 """Measures in the order of the columns; those that no row has are left out."""
-GAINS = {"rank1": "rank-1", "map": "mAP", "linear": "linear"}
-"""Measures whose gain over the start is a column of its own."""
+EACH_EPOCH = {"rank1": "rank-1", "map": "mAP", "linear": "linear"}
+"""Measures that are also taken after every epoch, where that is asked for."""
+GAINS = {**EACH_EPOCH, "finetuned": "fine-tuned"}
+"""Measures whose gain over the start is a column of its own, where any row has it."""
 BEST = "best:"
-SHOWN |= {f"{BEST}{name}": f"{label} best on test †" for name, label in GAINS.items()}
+SHOWN |= {f"{BEST}{name}": f"{label} best on test †" for name, label in EACH_EPOCH.items()}
 
 
 def rows(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -52,7 +55,7 @@ def rows(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
     Returns:
         Plain data: ``data``, ``method``, ``seeds`` (done), ``wanted``, ``failed`` (errors),
-        ``part`` (how much of the data set it is), ``level_of`` (the data set whose photos these are,
+        ``finetune_epochs``, ``untuned`` (errors of fine-tuning), ``part`` (how much of the data set it is), ``level_of`` (the data set whose photos these are,
         where the row asks them for a coarser level), ``extra_data`` (beyond photos and start), ``leaks`` (test photos whose picture is in train,
         pictures in several classes, test photos), ``start_saw``, ``network``, ``size``, ``epochs``,
         ``measures`` (mean over seeds, percent) and ``spread``, ``gains`` (by measure ``gain``,
@@ -96,6 +99,8 @@ def rows(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             ),
             "size": about["size"],
             "epochs": about["epochs"],
+            "finetune_epochs": about.get("finetune_epochs"),
+            "untuned": [cell["finetune_error"] for cell in same if "finetune_error" in cell],
             "measures": {},
             "spread": {},
             "gains": {},
@@ -132,6 +137,10 @@ def _saw(labels: str | None) -> str:
 
 def _columns(table: Sequence[dict[str, Any]]) -> list[str]:
     return [name for name in SHOWN if any(name in row["measures"] for row in table)]
+
+
+def _gain_columns(table: Sequence[dict[str, Any]]) -> list[str]:
+    return [name for name in GAINS if any(name in row["gains"] for row in table)]
 
 
 def _state(row: dict[str, Any]) -> str:
@@ -183,6 +192,12 @@ def remarks(table: Sequence[dict[str, Any]]) -> list[str]:
             "† Literature protocol: the best of each measure over all epochs, chosen on the test photos "
             "themselves, and therefore too high; never to be compared with the other columns."
         )
+    for epochs in dict.fromkeys(row["finetune_epochs"] for row in table):
+        if epochs:
+            lines.append(
+                f"Fine-tuned: top-1 of the whole network taught with all train labels (epochs: {epochs}; "
+                "fieldmark finetune), last epoch; its gain is over the start taught likewise."
+            )
     for saw in dict.fromkeys(row["start_saw"] for row in table if row["start_saw"]):
         overlaps = {
             row["data"]: row["overlap"]
@@ -208,6 +223,11 @@ def remarks(table: Sequence[dict[str, Any]]) -> list[str]:
             f"FAILED: {_name(row)}, {row['method']}: {shorten(error, _LONGEST, placeholder=' …')}"
             for error in row["failed"]
         ]
+        lines += [
+            f"FAILED: fine-tuning of {_name(row)}, {row['method']}: "
+            f"{shorten(error, _LONGEST, placeholder=' …')}"
+            for error in row["untuned"]
+        ]
     return lines
 
 
@@ -218,14 +238,14 @@ def as_markdown(table: Sequence[dict[str, Any]], published: Sequence[dict[str, A
         table: Rows.
         published: From :func:`fieldmark.workflows.published.beside`.
     """
-    columns = _columns(table)
+    columns, gained = _columns(table), _gain_columns(table)
     heads = ["data", "method", "network", "size", "epochs", "start saw", "extra data", "seeds"]
-    heads += [SHOWN[name] for name in columns] + [f"{label} gain" for label in GAINS.values()]
+    heads += [SHOWN[name] for name in columns] + [f"{GAINS[name]} gain" for name in gained]
     lines = [f"| {' | '.join(heads)} | s a run |", "|---" * (len(heads) + 1) + "|"]
     for row in table:
         cells = [_name(row), f"`{row['method']}`", str(row["network"] or "–"), str(row["size"])]
         cells += [str(row["epochs"]), _saw(row["start_saw"]), row["extra_data"], _state(row)]
-        cells += [_value(row, name) for name in columns] + [gain_of(row, name) for name in GAINS]
+        cells += [_value(row, name) for name in columns] + [gain_of(row, name) for name in gained]
         cells.append(f"{row['seconds']:.0f}" if row["seconds"] else "–")
         lines.append(f"| {' | '.join(cells)} |")
     lines += ["", *(f"{text}\n" for text in remarks(table))]
@@ -254,7 +274,7 @@ def figures(row: dict[str, Any]) -> str:
 
 def as_csv(table: Sequence[dict[str, Any]]) -> str:
     """One line a row, numbers with all their digits."""
-    columns = _columns(table)
+    columns, gained = _columns(table), _gain_columns(table)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     facts = (
@@ -263,13 +283,13 @@ def as_csv(table: Sequence[dict[str, Any]]) -> str:
     )  # fmt: skip
     numbers = ("gain", "low", "high", "p", "corrected", "finding")
     header = [*facts, *columns, *(f"{name} spread" for name in columns)]
-    header += [f"{name} {number}" for name in GAINS for number in numbers]
+    header += [f"{name} {number}" for name in gained for number in numbers]
     writer.writerow([*header, "seconds", "failed"])
     for row in table:
         cells = [row[fact] for fact in facts]
         cells += [row["measures"].get(name) for name in columns]
         cells += [row["spread"].get(name) for name in columns]
-        cells += [row["gains"].get(name, {}).get(number) for name in GAINS for number in numbers]
+        cells += [row["gains"].get(name, {}).get(number) for name in gained for number in numbers]
         writer.writerow([*cells, row["seconds"], "; ".join(row["failed"])])
     return text.getvalue()
 
@@ -285,9 +305,9 @@ def _latex(text: str) -> str:
 
 def as_latex(table: Sequence[dict[str, Any]]) -> str:
     """The table for a paper; needs booktabs."""
-    columns = _columns(table)
+    columns, gained = _columns(table), _gain_columns(table)
     heads = ["data", "method", "seeds", *(SHOWN[name] for name in columns)]
-    heads += [f"{label} gain" for label in GAINS.values()]
+    heads += [f"{GAINS[name]} gain" for name in gained]
     lines = [rf"\begin{{tabular}}{{ll{'r' * (len(heads) - 2)}}}", r"\toprule"]
     lines += [" & ".join(map(_latex, heads)) + r" \\", r"\midrule"]
     before = None
@@ -296,7 +316,7 @@ def as_latex(table: Sequence[dict[str, Any]]) -> str:
             lines.append(r"\midrule")
         before = row["data"]
         cells = [_name(row), row["method"], _state(row), *(_value(row, name) for name in columns)]
-        cells += [gain_of(row, name) for name in GAINS]
+        cells += [gain_of(row, name) for name in gained]
         lines.append(" & ".join(map(_latex, cells)) + r" \\")
     lines += [r"\bottomrule", r"\end{tabular}"]
     return "\n".join([*lines, *(f"% {text}" for text in remarks(table))]) + "\n"

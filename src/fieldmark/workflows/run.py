@@ -80,6 +80,22 @@ class RunFolder:
         """Folder of ``start``, ``student`` or ``teacher``."""
         return self.path / "encoders" / who
 
+    @property
+    def candidate(self) -> Path:
+        """Folder of the encoder that was judged: trained, or the start where nothing is trained.
+
+        Raises:
+            ArtifactError: If the run is not finished.
+        """
+        try:
+            told = json.loads(self.result.read_text(encoding="utf-8"))
+            return self.encoder_of(told["candidate"])
+        except (OSError, ValueError, KeyError) as error:
+            raise ArtifactError(
+                f"{self.result} cannot be read ({error}); run the same fieldmark train again to finish "
+                "the run."
+            ) from None
+
     def claim(self, recipe: Recipe, made_of: dict[str, Any]) -> None:
         """Create the folder for a run, or make sure that it holds this very run.
 

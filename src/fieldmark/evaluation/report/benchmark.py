@@ -18,7 +18,7 @@ from fieldmark.evaluation.report.render import page_text, source_hash
 from fieldmark.evaluation.significance import RankComparison, compare_ranks
 
 Row = Mapping[str, Any]
-GAINS = {"map": "mAP", "rank1": "rank-1", "linear": "linear, 100 %"}
+GAINS = {"map": "mAP", "rank1": "rank-1", "linear": "linear, 100 %", "finetuned": "fine-tuned"}
 _FRACTIONS = {
     1: "linear@1",
     5: "linear@5",
@@ -110,7 +110,7 @@ def benchmark_page(
         theme=theme,
         rows=rows,
         groups=groups,
-        gains=GAINS,
+        gains={name: label for name, label in GAINS.items() if _has(rows, name)},
         labels={name: labels[name] for name in shown},
         best=_best(rows, shown),
         remarks=[_plain(text) for text in remarks],
