@@ -111,6 +111,9 @@ def test_doctor_tells_versions(run):
 
 
 def test_plan_predicts_without_leaving_anything(run, photos, tmp_path, monkeypatch):
+    from fieldmark.workflows.plan import plan as predict
+
+    monkeypatch.setitem(predict.__kwdefaults__, "seconds", 0.1)
     monkeypatch.chdir(tmp_path)
     code, out, _ = run("plan", photos, "--recipe", "smoke", "--set", "health.photos=16", "--json")
     assert code == 0

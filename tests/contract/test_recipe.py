@@ -30,7 +30,7 @@ def slow_but(quick):
     return [pytest.param(name, marks=mark) for name, mark in marks.items()]
 
 
-@pytest.mark.parametrize("name", slow_but({"fieldmark", "lodisc", "simclr"}))
+@pytest.mark.parametrize("name", slow_but({"fieldmark", "simclr"}))
 def test_a_hundred_photos_are_enough_for(name, hundred, tmp_path):
     vit = str(load_recipe(name).backbone.name).startswith("vit")
     recipe = load_recipe(name, (*TINY, f"backbone.name={'test_vit' if vit else 'test_resnet'}"))

@@ -244,7 +244,7 @@ def test_best_on_test_is_a_marked_column_and_changes_nothing_else(finished, fold
 
 def test_the_best_epoch_of_each_measure_is_found_whenever_it_was(tmp_path):
     assert bench_module._best_on_test(tmp_path) == {}
-    names = leaderboard.GAINS
+    names = leaderboard.EACH_EPOCH
     lines = [{"epoch": i, **dict.fromkeys(names, value)} for i, value in enumerate((3.0, 7.0, 5.0))]
     lines[2]["map"] = 9.0
     (tmp_path / "epochs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

@@ -295,7 +295,8 @@ def test_a_plan_counts_the_photos_that_training_will_use(sample, tmp_path, prepa
         in_train_and_test(sample.photos, source)
     recipe = load_recipe("smoke", SETS)
     used = prepared(source, recipe, tmp_path / "store", probe=probe).train_rows
-    assert plan(source, recipe, probe=probe, device="cpu")["train_photos"] == len(used)
+    told = plan(source, recipe, probe=probe, device="cpu", seconds=0.1)
+    assert told["train_photos"] == len(used)
 
 
 def test_recipe_start_trains_nothing_and_compares_with_the_plain_network(sample, tmp_path):
