@@ -111,9 +111,10 @@ def test_doctor_tells_versions(run):
 
 
 def test_plan_predicts_without_leaving_anything(run, photos, tmp_path, monkeypatch):
-    from fieldmark.workflows.plan import plan as predict
+    from fieldmark.workflows import plan as module
 
-    monkeypatch.setitem(predict.__kwdefaults__, "seconds", 0.1)
+    trial = module.trial
+    monkeypatch.setattr(module, "trial", lambda *a, **more: trial(*a, **more | {"seconds": 0.1}))
     monkeypatch.chdir(tmp_path)
     code, out, _ = run("plan", photos, "--recipe", "smoke", "--set", "health.photos=16", "--json")
     assert code == 0

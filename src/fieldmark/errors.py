@@ -10,6 +10,7 @@ FieldmarkError                 exit code 1: something failed while running
 │   ├── ArtifactError          encoder folder or run folder
 │   ├── OutputError            where results should go
 │   │   └── BusyError          another process works there
+│   ├── ConflictError          someone else changed it meanwhile
 │   └── MissingExtraError      an optional package is needed
 ├── StorageError               disk full, read-only, changed while writing
 └── TrainingError              the run cannot go on
@@ -77,6 +78,18 @@ class OutputError(InputError):
 
 class BusyError(OutputError):
     """Another process works on the same folder."""
+
+
+class ConflictError(InputError):
+    """What should be changed was changed by someone else meanwhile.
+
+    Attributes:
+        keys: What.
+    """
+
+    def __init__(self, text: str, keys: list[str]) -> None:
+        super().__init__(text)
+        self.keys = keys
 
 
 class MissingExtraError(InputError):
