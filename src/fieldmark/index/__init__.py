@@ -1,0 +1,1 @@
+"""Embeddings that can be searched: a durable store, filters, nearest neighbours, two engines."""
