@@ -1,0 +1,71 @@
+"""``fieldmark index``: photos that can be searched."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fieldmark.cli.console import Json, emit, progress_bars
+
+
+def command(
+    encoder: Annotated[Path, typer.Argument(help="Encoder folder, or the run folder it lies in.")],
+    photos: Annotated[
+        Path, typer.Argument(help="Folder, table (CSV, JSONL, Parquet) or tar shard.")
+    ],
+    out: Annotated[Path, typer.Option(help="The index; again to bring it up to date.")],
+    batch_size: Annotated[int, typer.Option(min=1, help="Photos per forward pass.")] = 64,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Decoding threads; one per processor by default.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 …")] = "auto",
+    forget_missing: Annotated[
+        bool,
+        typer.Option("--forget-missing", help="Remove photos that are gone, with their labels."),
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Make photos searchable, or bring an index up to date.
+
+    Only what is new or changed is embedded. Photos that are gone are marked and kept, so that a disk
+    that is not mounted loses nothing. Labels of folders and tables are taken over. Stopped at any
+    moment, the same command goes on.
+
+    Examples:
+
+      fieldmark index run photos --out birds.index
+
+      fieldmark index run photos --out birds.index --forget-missing
+    """
+    from fieldmark.workflows.index import index_photos
+
+    with progress_bars() as bars:
+        told = index_photos(
+            encoder,
+            photos,
+            out,
+            batch_size=batch_size,
+            workers=workers,
+            device=device,
+            forget_missing=forget_missing,
+            progress=bars,
+        )
+    emit(json, told, _text(told))
+
+
+def _text(told: dict[str, Any]) -> str:
+    parts = [
+        f"{told[name]:,} {word}"
+        for name, word in (
+            ("added", "added"),
+            ("changed", "changed"),
+            ("back", "there again"),
+            ("unchanged", "unchanged"),
+            ("forgotten", "forgotten"),
+            ("missing", "missing (kept and marked)"),
+            ("refused", "refused"),
+        )
+        if told[name]
+    ]
+    text = f"{told['index']} holds {told['items']:,} photos: {', '.join(parts) or 'none'}."
+    return text + (f" Why not: {told['problems']}." if told["problems"] else "")
