@@ -10,7 +10,7 @@ import math
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Float
@@ -20,6 +20,7 @@ from fieldmark.index.where import RESERVED, Where, parse
 
 Vectors = Float[np.ndarray, "N D"]
 Meta = Mapping[str, Any]
+Opened = TypeVar("Opened", bound="Index")
 LONGEST_KEY = 4096
 LONGEST_LABEL = 500
 _UNIT = 1e-3
@@ -289,7 +290,7 @@ class Index(ABC):
     def close(self) -> None:
         """Let go of files and connections."""
 
-    def __enter__(self) -> "Index":
+    def __enter__(self: Opened) -> Opened:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -43,16 +43,8 @@ from fieldmark.index.index import (
     same_length,
 )
 from fieldmark.index.nearest import EXACT_UP_TO, Nearest
-from fieldmark.index.where import (
-    Absent,
-    Both,
-    Either,
-    Like,
-    Not,
-    Value,
-    Where,
-    Within,
-)
+from fieldmark.index.sql import SQLITE, condition
+from fieldmark.index.where import Where
 
 FILE = "index.sqlite"
 _APPLICATION = 0x464D4958
@@ -386,12 +378,12 @@ class SqliteIndex(Index):
     def items(self, where: str | Where | None = None) -> Iterator[Item]:
         """See :meth:`Index.items`."""
         chosen = as_filter(where)
-        condition, values = ("1", []) if chosen is None else _sql(chosen)
+        holds, values = ("1", []) if chosen is None else condition(chosen, SQLITE)
         last = ""
         while True:
             with self._read() as db:
                 rows = db.execute(
-                    f"SELECT {_ITEM} FROM items WHERE key > ? AND {condition} ORDER BY key LIMIT 1000",
+                    f"SELECT {_ITEM} FROM items WHERE key > ? AND {holds} ORDER BY key LIMIT 1000",
                     (last, *values),
                 ).fetchall()
             if not rows:
@@ -534,8 +526,8 @@ class SqliteIndex(Index):
         ]
 
     def _chosen(self, db: sqlite3.Connection, where: Where) -> Int[np.ndarray, " N"]:
-        condition, values = _sql(where)
-        rows = db.execute(f"SELECT id FROM items WHERE {condition}", values)
+        holds, values = condition(where, SQLITE)
+        rows = db.execute(f"SELECT id FROM items WHERE {holds}", values)
         return np.fromiter((number for (number,) in rows), np.int64)
 
     def _fresh(self, db: sqlite3.Connection, space: int, dim: int) -> Nearest:
@@ -806,77 +798,3 @@ def _errors(file: Path) -> Iterator[None]:
         raise StorageError(f"{file}: {text}.") from None
     except (sqlite3.DatabaseError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise _damaged(file, str(error)) from None
-
-
-def _sql(where: Where) -> tuple[str, list[Any]]:
-    """A condition that is 0 or 1, never NULL, with its values."""
-    if isinstance(where, Not):
-        inner, values = _sql(where.inner)
-        return f"(NOT {inner})", values
-    if isinstance(where, (Both, Either)):
-        (left, before), (right, after) = _sql(where.left), _sql(where.right)
-        word = "AND" if isinstance(where, Both) else "OR"
-        return f"({left} {word} {right})", before + after
-    field = where.field
-    if field in {"key", "label"}:
-        return _text_sql(where, f"items.{field}")
-    if field == "missing":
-        return _missing_sql(where)
-    return _meta_sql(where, "$" + "".join(f'."{part}"' for part in field.split(".")))
-
-
-def _text_sql(where: Any, column: str) -> tuple[str, list[Any]]:
-    if isinstance(where, Absent):
-        return f"({column} IS NULL)", []
-    if isinstance(where, Like):
-        return f"coalesce(instr(lower({column}), lower(?)) > 0, 0)", [where.part]
-    if isinstance(where, Within):
-        texts = [value for value in where.values if isinstance(value, str)]
-        marks = ", ".join("?" * len(texts))
-        return f"coalesce({column} IN ({marks}), 0)", texts
-    if not isinstance(where.value, str):
-        return "0", []
-    return f"coalesce({column} {where.operator} ?, 0)", [where.value]
-
-
-def _missing_sql(where: Any) -> tuple[str, list[Any]]:
-    if isinstance(where, (Absent, Like)):
-        return "0", []
-    if isinstance(where, Within):
-        flags = [int(value) for value in where.values if isinstance(value, bool)]
-        return f"(items.missing IN ({', '.join('?' * len(flags))}))", flags
-    if not isinstance(where.value, bool):
-        return "0", []
-    return f"(items.missing {where.operator} ?)", [int(where.value)]
-
-
-def _meta_sql(where: Any, path: str) -> tuple[str, list[Any]]:
-    kind, value = "json_type(items.meta, ?)", "json_extract(items.meta, ?)"
-    if isinstance(where, Absent):
-        return f"(coalesce({kind}, 'null') = 'null')", [path]
-    if isinstance(where, Like):
-        return (
-            f"(coalesce({kind}, '') = 'text' AND instr(lower({value}), lower(?)) > 0)",
-            [path, path, where.part],
-        )
-    if isinstance(where, Within):
-        parts = [_one_sql(kind, value, path, "=", each) for each in where.values]
-        return f"({' OR '.join(text for text, _ in parts)})", [v for _, vs in parts for v in vs]
-    return _one_sql(kind, value, path, where.operator, where.value)
-
-
-def _one_sql(
-    kind: str, value: str, path: str, operator: str, other: Value
-) -> tuple[str, list[Any]]:
-    kinds = (
-        "('true', 'false')"
-        if isinstance(other, bool)
-        else "('text')"
-        if isinstance(other, str)
-        else "('integer', 'real')"
-    )
-    shown = int(other) if isinstance(other, bool) else other
-    return (
-        f"(coalesce({kind}, '') IN {kinds} AND {value} {operator} ?)",
-        [path, path, shown],
-    )
