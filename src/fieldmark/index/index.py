@@ -407,6 +407,14 @@ def same_length(keys: Sequence[str], **columns: Sequence[Any] | None) -> None:
             raise InputError(f"{len(keys)} keys and {len(column)} {name} were given.")
 
 
+def absent_items(keys: Sequence[str]) -> InputError:
+    """Items that are asked for and not there."""
+    more = f" (and {len(keys) - 1:,} more of these)" if len(keys) > 1 else ""
+    return InputError(
+        f"the index has no item {keys[0]!r}{more}; keys are as fieldmark search prints them."
+    )
+
+
 def conflict(keys: Iterable[str]) -> ConflictError:
     """Someone else was faster."""
     named = sorted(keys)

@@ -32,6 +32,7 @@ from fieldmark.index.index import (
     Stamp,
     Stats,
     Vectors,
+    absent_items,
     as_filter,
     check_keys,
     check_label,
@@ -372,7 +373,7 @@ class SqliteIndex(Index):
                     found[row[0]] = _item(row)
         absent = [key for key in keys if key not in found]
         if absent:
-            raise _absent(absent)
+            raise absent_items(absent)
         return [found[key] for key in keys]
 
     def items(self, where: str | Where | None = None) -> Iterator[Item]:
@@ -726,7 +727,7 @@ class SqliteIndex(Index):
         numbers = self._ids(keys)
         absent = [key for key in keys if key not in numbers]
         if absent:
-            raise _absent(absent)
+            raise absent_items(absent)
         return [numbers[key] for key in keys]
 
 
@@ -734,13 +735,6 @@ def _item(row: Sequence[Any]) -> Item:
     key, meta, label, version, size, modified, digest, missing = row
     stamp = None if size is None else Stamp(size, modified, digest)
     return Item(key, json.loads(meta), label, version, stamp, bool(missing))
-
-
-def _absent(keys: Sequence[str]) -> InputError:
-    more = f" (and {len(keys) - 1:,} more of these)" if len(keys) > 1 else ""
-    return InputError(
-        f"the index has no item {keys[0]!r}{more}; keys are as fieldmark search prints them."
-    )
 
 
 def _sound(key: object, data: bytes, crc: int, dim: int) -> bytes:
