@@ -148,33 +148,21 @@ def explain_classes(
             "the class's own and what is the photo's cannot be told apart. Add photos; 10 of each "
             "are a good start."
         )
-    # One step at a time, as cells of many photos are large.
-    embeddings, tokens, own, shape, exact = [], [], [], (1, 1), True
-    for start in range(0, len(images), _BATCH):
-        embeddings.append(read_cells(spec, images[start : start + _BATCH]).embedding)
-    embedding = torch.cat(embeddings)
-    decision = fit_decision(embedding, first)
+    batches = [slice(start, start + _BATCH) for start in range(0, len(images), _BATCH)]
+    embedding = torch.cat([read_cells(spec, images[part]).embedding for part in batches])
     sign = torch.where(first, 1.0, -1.0).to(embedding)
     directions, held_out = _held_out(embedding, first, min(folds, *sizes))
     directions = directions * sign[:, None]
-    everyone = decision.direction * sign[:, None]
-    together = []
-    for start in range(0, len(images), _BATCH):
-        part = slice(start, start + _BATCH)
+    tokens, maps, shape, exact = [], [], (1, 1), True
+    for part in batches:
         cells = read_cells(spec, images[part], steps=steps)
-        tokens.append(directions_of(spec, cells.tokens) if cells.exact else cells.tokens)
         shape, exact = cells.shape, cells.exact
-        own.append(toward_of(spec, images[part], cells, directions[part], steps=steps).maps)
-        together.append(
-            toward_of(spec, images[part], cells, everyone[part], steps=steps).maps
-            if exact
-            else own[-1]
-        )
-    looks = torch.cat(tokens)
-    marks = find_marks(looks, torch.cat(own), first, shape, count=count)
-    return ClassPair(
-        first, decision, held_out, directions, torch.cat(own), marks, exact, shape
-    )
+        tokens.append(cells.tokens)
+        maps.append(toward_of(spec, images[part], cells, directions[part], steps=steps).maps)
+    own = torch.cat(maps)
+    marks = find_marks(directions_of(spec, torch.cat(tokens)), own, first, shape, count=count)
+    decision = fit_decision(embedding, first)
+    return ClassPair(first, decision, held_out, directions, own, marks, exact, shape)
 
 
 def _held_out(

@@ -61,6 +61,13 @@ def cover(
     return images * mask + filling * (1 - mask)
 
 
+class Chance(NamedTuple):
+    """Curves of random orders: the same for all maps of one grid."""
+
+    deletion: Float[Tensor, "R B S"]
+    insertion: Float[Tensor, "R B S"]
+
+
 @torch.inference_mode()
 def curve(
     encode: Encode,
@@ -105,12 +112,50 @@ def curve(
     return torch.cat(values).view(len(images), steps + 1)
 
 
+def draw_chance(
+    encode: Encode,
+    images: Float[Tensor, "B 3 H W"],
+    directions: Float[Tensor, "B E"],
+    shape: tuple[int, int],
+    *,
+    steps: int = 8,
+    draws: int = 5,
+    seed: int = 0,
+    fill: Fill = "blur",
+) -> Chance:
+    """Curves of random orders, to compare several maps of one grid with.
+
+    Args:
+        encode: Makes embeddings of images in [0, 1].
+        images: Photos.
+        directions: What is explained.
+        shape: Rows and columns of the maps.
+        steps: Points of each curve.
+        draws: Random orders per photo, >= 2.
+        seed: Of the orders.
+        fill: What hides a cell.
+
+    Raises:
+        InputError: If there are fewer than two draws.
+    """
+    if draws < 2:
+        raise InputError(f"draws must be >= 2 to know what luck does, got {draws}; 5 is usual.")
+    photos, cells = np.arange(len(images))[:, None], np.arange(shape[0] * shape[1])
+    found = []
+    for draw in range(draws):
+        numbers = rng.mix("explain", seed, draw, photos, cells)
+        order = torch.from_numpy(np.argsort(numbers, axis=1, kind="stable"))
+        found.append(_both(encode, images, directions, order, shape, steps, fill))
+    return Chance(*(torch.stack(part) for part in zip(*found)))
+
+
 def measure_faithfulness(
     encode: Encode,
     images: Float[Tensor, "B 3 H W"],
     directions: Float[Tensor, "B E"],
     maps: Float[Tensor, "B h w"],
     *,
+    chance: Chance | None = None,
     steps: int = 8,
     draws: int = 5,
     seed: int = 0,
@@ -123,6 +168,7 @@ def measure_faithfulness(
         images: Photos.
         directions: What the maps explain: ``embedding · direction`` of each photo.
         maps: Higher cells are said to speak more for the direction; signed maps too.
+        chance: From :func:`draw_chance` with the same settings; else it is drawn here.
         steps: Points of each curve.
         draws: Random orders per photo, >= 2.
         seed: Of the random orders.
@@ -136,34 +182,19 @@ def measure_faithfulness(
     """
     if not bool(torch.isfinite(maps).all()):
         raise InputError("a map holds NaN or infinity; check the encoder's weights.")
-    if draws < 2:
-        raise InputError(f"draws must be >= 2 to know what luck does, got {draws}; 5 is usual.")
     shape = (maps.shape[1], maps.shape[2])
-    flat = maps.flatten(1).cpu()
     images, directions = images.cpu(), directions.cpu()
-
-    def both(order: Int[Tensor, "B T"]) -> tuple[Tensor, Tensor]:
-        # Two statements of one order: hide the best first, or uncover the best first.
-        return tuple(
-            curve(
-                encode, images, directions, order, shape, insert=insert, steps=steps, fill=fill
-            ).double()
-            for insert in (False, True)
-        )  # type: ignore[return-value]
-
-    deletion, insertion = both(flat.argsort(dim=1, descending=True, stable=True))
-    photos, cells = np.arange(len(flat))[:, None], np.arange(flat.shape[1])
-    random = []
-    for draw in range(draws):
-        numbers = rng.mix("explain", seed, draw, photos, cells)
-        order = torch.from_numpy(np.argsort(numbers, axis=1, kind="stable"))
-        random.append(both(order))
-    lost = torch.stack([pair[0] for pair in random])
-    found = torch.stack([pair[1] for pair in random])
+    if chance is None:
+        chance = draw_chance(
+            encode, images, directions, shape, steps=steps, draws=draws, seed=seed, fill=fill
+        )
+    order = maps.flatten(1).cpu().argsort(dim=1, descending=True, stable=True)
+    deletion, insertion = _both(encode, images, directions, order, shape, steps, fill)
+    lost, found = chance
     gains = _area(lost).mean(0) - _area(deletion), _area(insertion) - _area(found).mean(0)
     per_photo = (gains[0] + gains[1]) / 2
     single = (_area(found) - _area(lost)) / 2
-    chance = float(single.std(0, correction=1).pow(2).mean().sqrt())
+    luck = float(single.std(0, correction=1).pow(2).mean().sqrt())
 
     def mean(x: Tensor) -> list[float]:
         return [round(float(value), 6) for value in x.mean(0)]
@@ -172,7 +203,7 @@ def measure_faithfulness(
         float(per_photo.mean()),
         float(gains[0].mean()),
         float(gains[1].mean()),
-        chance,
+        luck,
         {
             "deletion": mean(deletion),
             "insertion": mean(insertion),
@@ -181,6 +212,23 @@ def measure_faithfulness(
         },
         per_photo.numpy(),
     )
+
+
+def _both(
+    encode: Encode,
+    images: Float[Tensor, "B 3 H W"],
+    directions: Float[Tensor, "B E"],
+    order: Int[Tensor, "B T"],
+    shape: tuple[int, int],
+    steps: int,
+    fill: Fill,
+) -> tuple[Float[Tensor, "B S"], Float[Tensor, "B S"]]:
+    """Deletion and insertion in one order."""
+    deletion, insertion = (
+        curve(encode, images, directions, order, shape, insert=insert, steps=steps, fill=fill)
+        for insert in (False, True)
+    )
+    return deletion.double(), insertion.double()
 
 
 def _area(curves: Float[Tensor, "*B S"]) -> Float[Tensor, "*B"]:
