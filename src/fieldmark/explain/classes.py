@@ -231,10 +231,10 @@ def find_marks(
             torch.maximum(
                 (rows[index] - rows[other]).abs(), (columns[index] - columns[other]).abs()
             )
-            >= radius
+            >= 2 * radius
             for other in chosen
         ]
-        if all(bool(one.double().mean() > 0.6) for one in far):
+        if all(bool(one.double().mean() >= 0.5) for one in far):
             chosen.append(index)
     return tuple(
         Mark(

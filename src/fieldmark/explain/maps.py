@@ -9,7 +9,7 @@ from torch import Tensor
 from fieldmark.backbones.layout import split_tokens
 from fieldmark.backbones.tokens import attention_layers
 from fieldmark.errors import InputError
-from fieldmark.explain.cells import Cells, read_cells, shifted, weave
+from fieldmark.explain.cells import Cells, read_cells, shifted, soften, weave
 from fieldmark.nn.attention import MaxOutAttention
 from fieldmark.nn.cam import gradients
 from fieldmark.nn.contributions import contributions
@@ -56,9 +56,13 @@ def photo_maps(
     cells = read_cells(spec, images)
     moved = list(shifted(images, cells.shape, steps)) if steps > 1 else [images]
     own = toward(spec, images, cells.embedding, steps=steps)
-    added = weave([contributions(spec, one).clone() for one in moved], steps)
+
+    def join(maps: list[Tensor]) -> Tensor:
+        return soften(weave(maps, steps)) if steps > 1 else maps[0]
+
+    added = join([contributions(spec, one).clone() for one in moved])
     looks = [attention_map(spec, one) for one in moved]
-    attention = None if looks[0] is None else weave([x for x in looks if x is not None], steps)
+    attention = None if looks[0] is None else join([look for look in looks if look is not None])
     return PhotoMaps(added, own.maps, attention, own.exact)
 
 
@@ -101,7 +105,7 @@ def toward(
         spec: An encoder.
         images: In [0, 1], of its size.
         directions: One per photo: another photo's embedding, or what tells two classes apart.
-        steps: How many times as fine as the network's own grid.
+        steps: How many times as fine as the network's own grid; finer maps are softened.
     """
     cells = read_cells(spec, images, steps=steps)
     return toward_of(spec, images, cells, directions, steps=steps)
@@ -119,6 +123,7 @@ def toward_of(
     total = (cells.embedding * directions).sum(1)
     if cells.exact:
         maps = torch.einsum("bte,be->bt", cells.parts, directions).unflatten(1, cells.shape)
+        maps = soften(maps) if steps > 1 else maps
     else:
         maps = gradient_maps(spec, images, directions, lengths="held", steps=steps)
     return Toward(maps, total - maps.sum((1, 2)), total, cells.exact)
@@ -156,7 +161,7 @@ def gradient_maps(
             gradient_maps(spec, moved, directions, lengths=lengths)
             for moved in shifted(images, shape, steps)
         ]
-        return weave(passes, steps) / steps**2
+        return soften(weave(passes, steps) / steps**2)
     found = _gradients(spec, images, directions, lengths, inside=False)
     if found is None or not bool(found.abs().max() > 0):
         found = _gradients(spec, images, directions, lengths, inside=True)

@@ -11,6 +11,10 @@ from fieldmark.explain.maps import toward_of
 from fieldmark.nn.spec import EncoderSpec
 
 
+LEAST_ALIKE = 0.35
+"""Cells less alike than this are no match: pairs drawn by chance get there."""
+
+
 class Match(NamedTuple):
     """One part seen in both photos."""
 
@@ -90,7 +94,8 @@ def find_matches(
 
     They are ranked by how alike they are, times how much both are part of what makes the photos
     alike (the square root of the product of what they add, negative counting as nothing), and
-    chosen so that none overlaps another. Where nothing adds, being alike decides.
+    chosen so that none overlaps another. Where nothing adds, being alike decides. Cells less alike
+    than ``LEAST_ALIKE`` are left out.
 
     Args:
         spec: An encoder.
@@ -111,8 +116,10 @@ def find_matches(
     radius = apart(cells.shape)
     chosen: list[Match] = []
     for index in ranking.argsort(descending=True, stable=True).tolist():
-        if len(chosen) == count or (score[index] <= 0 and chosen):
+        if len(chosen) == count:
             break
+        if score[index] < LEAST_ALIKE:
+            continue
         i, j = (divmod(int(x[index]), cells.shape[1]) for x in (first, second))
         free = all(
             far(i, one.first) >= radius and far(j, one.second) >= radius for one in chosen

@@ -22,7 +22,7 @@ from fieldmark.explain.classes import ClassPair, explain_classes
 from fieldmark.explain.drawing import cut, half_share, middle, number, seen, shade
 from fieldmark.explain.faithfulness import Faithfulness, measure_faithfulness
 from fieldmark.explain.maps import photo_maps
-from fieldmark.explain.pair import Pair, explain_pair
+from fieldmark.explain.pair import LEAST_ALIKE, Pair, explain_pair
 from fieldmark.explain.sheet import Curves, Section, Sheet, Strip, Tile, check_out, write_sheet
 from fieldmark.workflows.photos import ShowProgress, quiet
 
@@ -214,7 +214,7 @@ def _of_pair(encoder: Encoder, shots: list[Shot], out: Path, seed: int) -> dict[
     shares = [half_share(cells) for cells in arrays]
     sections = (
         _photos_with_matches(shots, pair, arrays, shares),
-        *([_match_section(shots, pair)] if pair.matches else []),
+        _match_section(shots, pair),
     )
     names = f"{shots[0].name} and {shots[1].name}"
     lede = (
@@ -310,6 +310,11 @@ def _match_section(shots: list[Shot], pair: Pair) -> Section:
         adds = f" · adds {match.adds:+.3f} to the similarity" if pair.exact else ""
         strips.append(Strip(tuple(tiles), f"alike {match.alike:.2f}{adds}", "", index + 1))
     text = "Each place looks more like its partner than like any other place of the other photo."
+    if not strips:
+        text = (
+            f"No place of one photo is clearly found in the other: none is alike by {LEAST_ALIKE} or "
+            "more both ways."
+        )
     return Section("parts", "Part by part", text, tuple(strips), "halves")
 
 
@@ -424,16 +429,16 @@ def _class_sections(
         for name, members in zip(classes, rows):
             value = mark.alike[members] * mark.adds[members].clamp_min(0)
             best = members[value.argsort(descending=True, stable=True)[:_CROPS]]
-            for photo in best.tolist():
+            for rank, photo in enumerate(best.tolist()):
                 place = int(mark.rows[photo]), int(mark.columns[photo])
                 picture = cut(shots[photo].picture, *middle(place, found.shape), share, _SMALL)
                 alt = f"Mark {index + 1} in {shots[photo].name} ({name})"
-                tiles.append(Tile(picture, alt, name, shots[photo].name))
+                tiles.append(Tile(picture, alt, name if rank == 0 else "", shots[photo].name))
         text = (
-            f"Speaks for the right class in {mark.consistent:.0%} of the photos and adds "
-            f"{mark.strength:.2f} of the 1 that lies between a typical photo and the line."
+            f"Speaks for the right class in {mark.consistent:.0%} of the photos, and carries "
+            f"{mark.strength:.0%} of the way from the line between the classes to a typical photo."
         )
-        strips.append(Strip(tuple(tiles), "The same part in both", text, index + 1))
+        strips.append(Strip(tuple(tiles), f"Mark {index + 1}", text, index + 1))
     sections = []
     if strips:
         text = f"Left {classes[0]}, right {classes[1]}: the same part, where they differ."
