@@ -7,7 +7,8 @@ Pairs are photos of the test split and the most similar photo of another class. 
 cosine. *Faithfulness* is the area between the curves of a map and of random orders while cells are
 hidden and uncovered, in units of the cosine; *energy* the share of a map's positive part inside the
 bird's box, *lift* that share divided by the box's share of the photo (1: a map that knows nothing).
-The boxes are used for measuring only. Compared with: the length of each cell's feature, which knows
+The boxes are used for measuring only. On drawn birds the marks that differ between two species are
+known: *rate* says how often the strongest place of a map is one of them. Compared with: the length of each cell's feature, which knows
 nothing of the other photo, and the order of chance.
 """
 
@@ -23,11 +24,13 @@ from PIL import Image
 
 from _record import record
 from fieldmark.backbones.backbone import Backbone, BackboneConfig
+from fieldmark.data.aviary import AviaryConfig, draw
 from fieldmark.data.look import look_at, stack, window
 from fieldmark.encoder import Encoder
 from fieldmark.evaluation.localisation import cover_by_boxes, measure_localisation
-from fieldmark.explain.cells import finer
-from fieldmark.explain.faithfulness import measure_faithfulness
+from fieldmark.explain.cells import finer, read_cells
+from fieldmark.explain.drawn import find_drawn_marks
+from fieldmark.explain.faithfulness import draw_chance, measure_faithfulness
 from fieldmark.explain.maps import gradient_maps, photo_maps, toward
 from fieldmark.nn.spec import EncoderSpec, PostConfig, freeze
 from fieldmark.nn.whitening import fit_whitening
@@ -38,7 +41,9 @@ PHOTOS = "cub50"
 
 def read_rows(root: Path, split: str) -> list[tuple[str, str]]:
     with (root / "split.csv").open() as file:
-        return [(row["path"], row["class"]) for row in csv.DictReader(file) if row["split"] == split]
+        return [
+            (row["path"], row["class"]) for row in csv.DictReader(file) if row["split"] == split
+        ]
 
 
 def read_boxes(root: Path) -> dict[str, tuple[float, ...]]:
@@ -105,20 +110,24 @@ def measure(
 
     maps = {
         "similarity": each(lambda x, d: toward(spec, x, d).maps),
-        "similarity, finer": each(lambda x, d: toward(spec, x, d, steps=steps).maps),
-        "gradient": each(lambda x, d: gradient_maps(spec, x, d)),
-        "gradient, finer": each(lambda x, d: gradient_maps(spec, x, d, steps=steps)),
         "activation": each(lambda x, d: photo_maps(spec, x).added),
+        "similarity, finer": each(lambda x, d: toward(spec, x, d, steps=steps).maps),
         "activation, finer": each(lambda x, d: photo_maps(spec, x, steps=steps).added),
-        "own direction": each(lambda x, d: photo_maps(spec, x).own),
+        "own direction, finer": each(lambda x, d: photo_maps(spec, x, steps=steps).own),
+        "gradient, finer": each(lambda x, d: gradient_maps(spec, x, d, steps=steps)),
     }
-    attention = photo_maps(spec, images[:1]).attention
-    if attention is not None:
+    if photo_maps(spec, images[:1]).attention is not None:
         maps["attention"] = each(lambda x, d: photo_maps(spec, x).attention)
-    found = {}
+    luck = {}
+    found: dict[str, dict[str, float]] = {}
+    scores: dict[str, np.ndarray] = {}
     for name, one in maps.items():
         started = time.perf_counter()
-        told = measure_faithfulness(encoder.encode, images, target, one, draws=draws)
+        grid = (one.shape[1], one.shape[2])
+        if grid not in luck:
+            luck[grid] = draw_chance(encoder.encode, images, target, grid, draws=draws)
+        told = measure_faithfulness(encoder.encode, images, target, one, chance=luck[grid])
+        scores[name] = told.per_photo
         positive = one.clamp_min(0).double()
         usable = (positive.sum((1, 2)) > 0).numpy()
         covers = cover_by_boxes(boxes, (one.shape[1], one.shape[2]))
@@ -139,7 +148,28 @@ def measure(
             "box": round(place.area / 100, 4),
         }
         print(f"{name:20}", found[name], f"{time.perf_counter() - started:.0f} s", flush=True)
+    for suffix in ("", ", finer"):
+        # Photos are the same, so the difference is surer than either.
+        gap = scores[f"similarity{suffix}"] - scores[f"activation{suffix}"]
+        found[f"similarity{suffix}"]["beyond_activation"] = round(float(gap.mean()), 4)
+        error = gap.std(ddof=1) / len(gap) ** 0.5
+        found[f"similarity{suffix}"]["beyond_activation_error"] = round(float(error), 4)
     return found
+
+
+def measure_aviary(spec: EncoderSpec, couples: int = 6, photos: int = 20) -> dict[str, float]:
+    """Drawn birds: how often the strongest place of a two-species map is a mark that differs."""
+    aviary = draw(AviaryConfig(species=2 * couples, per_species=photos, size=spec.size))
+    shape = toward(spec, torch.rand(1, 3, spec.size, spec.size), torch.ones(1, spec.dim)).maps.shape
+    steps = finer((shape[1], shape[2]))
+    found = [
+        find_drawn_marks(spec, aviary, (2 * i, 2 * i + 1), steps=steps) for i in range(couples)
+    ]
+    mean = {
+        key: round(float(np.mean([getattr(one, key) for one in found])), 4)
+        for key in ("rate", "chance", "on_bird", "right")
+    }
+    return {"couples": couples, "photos": sum(one.photos for one in found), **mean}
 
 
 def main() -> None:
@@ -149,7 +179,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=100)
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--dim", type=int, default=256, help="of the whitening; 0: none")
-    parser.add_argument("--draws", type=int, default=3, help="random orders per photo")
+    parser.add_argument("--draws", type=int, default=2, help="random orders per photo")
     parser.add_argument("--name", default="explain", help="of the JSON")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -172,20 +202,15 @@ def main() -> None:
         "pairs": len(pairs),
         "cosine": round(float(cosine.mean()), 4),
         "size": encoder.size,
-        "pooling": toward_words(encoder, images[:1]),
+        "pooling": read_cells(encoder.spec, images[:1]).pooling,
         "whitening": options.dim if not options.encoder else bool(encoder.spec.whitening),
         "start": encoder.provenance.sentence(),
         "target": "similarity better than random and than activation in faithfulness and energy",
         "maps": found,
+        "aviary": measure_aviary(encoder.spec),
         "seconds": round(time.perf_counter() - started),
     }
     print(record(options.name, result))
-
-
-def toward_words(encoder: Encoder, images: torch.Tensor) -> str:
-    from fieldmark.explain.cells import read_cells
-
-    return read_cells(encoder.spec, images).pooling
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """An encoder whose every part is known: cells are patches of colour, the feature is their mean."""
 
 import torch
-from tiny import TinyBackbone
 from torch import nn
 
 from fieldmark.nn.spec import EncoderSpec, PostConfig, freeze
+from tiny import TinyBackbone
 
 CELL, GRID = 8, 6
 
@@ -35,7 +35,9 @@ def patches():
 
 def noise(count, seed=0, side=CELL * GRID):
     """Photos of quiet grain, the same at every place."""
-    return 0.5 + 0.06 * torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(seed))
+    return 0.5 + 0.06 * torch.randn(
+        count, 3, side, side, generator=torch.Generator().manual_seed(seed)
+    )
 
 
 def stamp(seed):

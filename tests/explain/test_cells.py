@@ -58,9 +58,7 @@ def test_contributions_of_all_pairs_of_cells_sum_to_the_cosine(networks, images,
     assert float(pair.between.sum()) == pytest.approx(cosine, abs=1e-5)
     assert float(pair.first.sum()) == pytest.approx(cosine, abs=1e-5)
     assert float(pair.second.sum()) == pytest.approx(cosine, abs=1e-5)
-    torch.testing.assert_close(
-        pair.between.sum(1), pair.first.flatten(), atol=1e-5, rtol=0
-    )
+    torch.testing.assert_close(pair.between.sum(1), pair.first.flatten(), atol=1e-5, rtol=0)
     assert pair.rest == pytest.approx((0, 0), abs=1e-5)
 
 
@@ -149,7 +147,10 @@ def test_a_class_token_is_explained_by_what_its_last_block_takes(networks, image
 def test_a_finer_grid_keeps_places_and_the_sum(networks, images):
     marked = torch.zeros(1, 3, SIZE, SIZE)
     marked[:, :, 40:48, 8:16] = 1
-    passes = [one.mean(1).unflatten(1, (2, 32)).unflatten(3, (2, 32)) for one in shifted(marked, (2, 2), 4)]
+    passes = [
+        one.mean(1).unflatten(1, (2, 32)).unflatten(3, (2, 32))
+        for one in shifted(marked, (2, 2), 4)
+    ]
     # How much of each shifted cell is marked: highest where the mark is.
     middles = [one[:, :, 12:20, :, 12:20].mean((2, 4)) for one in passes]
     found = weave(middles, 4)

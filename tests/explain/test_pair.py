@@ -8,10 +8,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from planted import CELL, GRID, noise, patches, put, stamp
 
-from fieldmark.explain.faithfulness import draw_chance, measure_faithfulness
-from fieldmark.explain.pair import apart, explain_pair, far
-from fieldmark.explain.maps import toward
 from fieldmark.errors import InputError
+from fieldmark.explain.faithfulness import draw_chance, measure_faithfulness
+from fieldmark.explain.maps import toward
+from fieldmark.explain.pair import apart, explain_pair, far
 
 
 @pytest.fixture(scope="module")
@@ -124,5 +124,5 @@ def test_maps_that_hold_no_numbers_and_too_few_draws_are_refused(spec, pair):
     directions = spec(pair).flip(0)
     with pytest.raises(InputError, match="NaN"):
         measure_faithfulness(spec, pair, directions, torch.full((2, GRID, GRID), torch.nan))
-    with pytest.raises(InputError, match="draws must be >= 2, got 1|draws must be >= 2"):
+    with pytest.raises(InputError, match="draws must be >= 2.*got 1"):
         measure_faithfulness(spec, pair, directions, torch.rand(2, GRID, GRID), draws=1)

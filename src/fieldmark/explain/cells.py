@@ -84,7 +84,9 @@ def read_cells(spec: EncoderSpec, images: Float[Tensor, "B 3 H W"], *, steps: in
     cells = _read(spec, images)
     if steps <= 1:
         return cells
-    parts = _interleave([_read(spec, moved) for moved in shifted(images, cells.shape, steps)], steps)
+    parts = _interleave(
+        [_read(spec, moved) for moved in shifted(images, cells.shape, steps)], steps
+    )
     return parts._replace(
         rest=cells.embedding - parts.parts.sum(1), embedding=cells.embedding, pooling=cells.pooling
     )
@@ -147,9 +149,7 @@ def _interleave(passes: list[Cells], steps: int) -> Cells:
         weave([getattr(one, name).unflatten(1, (h, w)) for one in passes], steps).flatten(1, 2)
         for name in ("parts", "tokens")
     )
-    return passes[0]._replace(
-        parts=parts / steps**2, tokens=tokens, shape=(h * steps, w * steps)
-    )
+    return passes[0]._replace(parts=parts / steps**2, tokens=tokens, shape=(h * steps, w * steps))
 
 
 def _read(spec: EncoderSpec, images: Float[Tensor, "B 3 H W"]) -> Cells:

@@ -17,6 +17,8 @@ from fieldmark.nn.spec import EncoderSpec
 
 _BATCH = 16
 _CANDIDATES = 3
+# Of the strongest mark: weaker ones are what is left over, not marks.
+_LEAST_STRENGTH = 0.3
 
 
 class Decision(NamedTuple):
@@ -70,9 +72,7 @@ class ClassPair(NamedTuple):
         return float(((self.held_out > 0) == self.first).double().mean())
 
 
-def fit_decision(
-    embeddings: Float[Tensor, "N E"], first: Bool[Tensor, " N"]
-) -> Decision:
+def fit_decision(embeddings: Float[Tensor, "N E"], first: Bool[Tensor, " N"]) -> Decision:
     """Regularised linear discriminant between two classes.
 
     ``w = ((1 - a) S + a v I)^-1 (mean_1 - mean_2)`` with S the covariance within classes, v its mean
@@ -225,8 +225,10 @@ def find_marks(
     rows, columns = at // shape[1], at % shape[1]
     chosen: list[int] = []
     for index in ranking.argsort(descending=True, stable=True).tolist():
-        if len(chosen) == count or (ranking[index] <= 0 and chosen):
+        if len(chosen) == count or ranking[index] <= 0:
             break
+        if chosen and strength[index] < _LEAST_STRENGTH * strength[chosen[0]]:
+            continue
         far = [
             torch.maximum(
                 (rows[index] - rows[other]).abs(), (columns[index] - columns[other]).abs()
@@ -237,9 +239,7 @@ def find_marks(
         if all(bool(one.double().mean() >= 0.5) for one in far):
             chosen.append(index)
     return tuple(
-        Mark(
-            float(strength[i]), float(consistent[i]), rows[i], columns[i], alike[i], adds[i]
-        )
+        Mark(float(strength[i]), float(consistent[i]), rows[i], columns[i], alike[i], adds[i])
         for i in chosen
     )
 

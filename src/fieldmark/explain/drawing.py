@@ -112,7 +112,9 @@ def box_around(row: float, column: float, share: float) -> tuple[float, float, f
     return left, top, left + share, top + share
 
 
-def cut(picture: Pixels, row: float, column: float, share: float, side: int) -> Pixels:
+def cut(
+    picture: Pixels, row: float, column: float, share: float, side: int
+) -> UInt8[np.ndarray, "C C 3"]:
     """The square around a place, enlarged."""
     box = tuple(edge * picture.shape[0] for edge in box_around(row, column, share))
     image = Image.fromarray(picture)

@@ -43,9 +43,7 @@ class PhotoMaps(NamedTuple):
     """Whether ``own`` was taken apart; else it is of first order."""
 
 
-def photo_maps(
-    spec: EncoderSpec, images: Float[Tensor, "B 3 H W"], *, steps: int = 1
-) -> PhotoMaps:
+def photo_maps(spec: EncoderSpec, images: Float[Tensor, "B 3 H W"], *, steps: int = 1) -> PhotoMaps:
     """What single photos' embeddings are made of.
 
     Args:

@@ -10,7 +10,6 @@ from fieldmark.explain.cells import Cells, directions_of, read_cells
 from fieldmark.explain.maps import toward_of
 from fieldmark.nn.spec import EncoderSpec
 
-
 LEAST_ALIKE = 0.35
 """Cells less alike than this are no match: pairs drawn by chance get there."""
 
@@ -121,11 +120,11 @@ def find_matches(
         if score[index] < LEAST_ALIKE:
             continue
         i, j = (divmod(int(x[index]), cells.shape[1]) for x in (first, second))
-        free = all(
-            far(i, one.first) >= radius and far(j, one.second) >= radius for one in chosen
-        )
+        free = all(far(i, one.first) >= radius and far(j, one.second) >= radius for one in chosen)
         if free:
-            around = [near(place, cells.shape, (radius - 1) // 2 + (radius > 1)) for place in (i, j)]
+            around = [
+                near(place, cells.shape, (radius - 1) // 2 + (radius > 1)) for place in (i, j)
+            ]
             adds = joint[around[0]][:, around[1]].sum() if cells.exact else joint.new_zeros(())
             chosen.append(Match(i, j, float(score[index]), float(adds)))
     return chosen

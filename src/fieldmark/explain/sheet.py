@@ -204,7 +204,10 @@ def _charts(curves: Curves) -> tuple[_Chart, ...]:
             f"{title}: with half of the photo changed, {curves.quantity} is {told:.2f} in the order "
             f"of the map and {luck:.2f} in random order; {wanted} is better."
         )
-        ticks = ((140 - 122 * (0 - low) / span, "0"), (140 - 122 * (high - low) / span, f"{high:.2f}"))
+        ticks = (
+            (140 - 122 * (0 - low) / span, "0"),
+            (140 - 122 * (high - low) / span, f"{high:.2f}"),
+        )
         found.append(
             _Chart(
                 title,
@@ -224,7 +227,8 @@ def picture_of(sheet: Sheet) -> UInt8[np.ndarray, "H W 3"]:
     sizes = {"photos": 330, "crops": 150, "halves": 150}
     widest = max(
         (
-            len(strip.tiles) * (sizes[section.size] + _GAP) + (_GAP if section.size == "halves" else 0)
+            len(strip.tiles) * (sizes[section.size] + _GAP)
+            + (_GAP if section.size == "halves" else 0)
             for section in sheet.sections
             for strip in section.strips
         ),

@@ -150,7 +150,9 @@ def _of_photo(encoder: Encoder, shot: Shot, out: Path, seed: int) -> dict[str, A
     tone, belief = _belief(told, "the embedding's likeness to the whole photo's", 1)
     own, added = _array(maps.own[0]), _array(maps.added[0])
     tiles = [
-        Tile(shot.picture, f"{shot.name} as the encoder sees it", shot.name, "as the encoder sees it"),
+        Tile(
+            shot.picture, f"{shot.name} as the encoder sees it", shot.name, "as the encoder sees it"
+        ),
         Tile(
             shade(shot.picture, own),
             f"{shot.name}, dimmed where little of its embedding comes from",
@@ -292,9 +294,7 @@ def _photos_with_matches(
         faint = f"half of it comes from {shares[index]:.0%} of this photo"
         shaded.append(Tile(shade(shot.picture, arrays[index]), alt, "What makes it alike", faint))
     text = f"The same number is the same part. Below, what the similarity is made of. {_DIMMED}"
-    return Section(
-        "photos", "The two photos", text, (Strip(tuple(numbered)), Strip(tuple(shaded)))
-    )
+    return Section("photos", "The two photos", text, (Strip(tuple(numbered)), Strip(tuple(shaded))))
 
 
 def _match_section(shots: list[Shot], pair: Pair) -> Section:
@@ -350,9 +350,7 @@ def _of_classes(
     images = _images(encoder, shots)
     steps = _steps(encoder, images)
     found = explain_classes(encoder.spec, images, first, steps=steps)
-    tested = torch.cat(
-        [torch.nonzero(first == side)[:, 0][:_TESTED] for side in (True, False)]
-    )
+    tested = torch.cat([torch.nonzero(first == side)[:, 0][:_TESTED] for side in (True, False)])
     told = measure_faithfulness(
         encoder.encode, images[tested], found.directions[tested], found.maps[tested],
         draws=3, seed=seed,
@@ -418,9 +416,7 @@ def _lede(found: ClassPair, right: int, total: int, classes: tuple[str, str]) ->
     return f"A line drawn without a photo puts {right} of {total} on the right side.{tail}"
 
 
-def _class_sections(
-    shots: list[Shot], found: ClassPair, classes: tuple[str, str]
-) -> list[Section]:
+def _class_sections(shots: list[Shot], found: ClassPair, classes: tuple[str, str]) -> list[Section]:
     share = _crop_share(found.shape)
     rows = [torch.nonzero(found.first == side)[:, 0] for side in (True, False)]
     strips = []
@@ -485,9 +481,7 @@ def _rows_of(
 ) -> dict[str, list[int]]:
     """Rows of each of the two classes."""
     if classes[0] == classes[1]:
-        raise LabelError(
-            f"the two classes are the same, '{classes[0]}'; name two different ones."
-        )
+        raise LabelError(f"the two classes are the same, '{classes[0]}'; name two different ones.")
     known = _labels(catalog, labels)
     if not known:
         raise LabelError(
