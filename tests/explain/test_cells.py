@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -64,7 +66,11 @@ def test_contributions_of_all_pairs_of_cells_sum_to_the_cosine(networks, images,
 
 @pytest.mark.parametrize("name", ["test_vit2", "test_convnext"])
 def test_a_layer_norm_behind_the_average_is_taken_apart(networks, images, name):
-    spec = make(networks[name], images, whitened=True)
+    backbone = copy.deepcopy(networks[name])
+    for module in backbone.modules():
+        if isinstance(module, nn.LayerNorm):
+            nn.init.constant_(module.bias, 0.3)
+    spec = make(backbone, images, whitened=True)
     cells = read_cells(spec, images)
     assert "layer norm" in cells.pooling
     assert float(cells.rest.abs().max()) < 1e-5
@@ -146,7 +152,7 @@ def test_a_class_token_is_explained_by_what_its_last_block_takes(networks, image
 
 def test_a_finer_grid_keeps_places_and_the_sum(networks, images):
     marked = torch.zeros(1, 3, SIZE, SIZE)
-    marked[:, :, 40:48, 8:16] = 1
+    marked[:, :, 40:48, 16:24] = 1
     passes = [
         one.mean(1).unflatten(1, (2, 32)).unflatten(3, (2, 32))
         for one in shifted(marked, (2, 2), 4)
@@ -155,7 +161,7 @@ def test_a_finer_grid_keeps_places_and_the_sum(networks, images):
     middles = [one[:, :, 12:20, :, 12:20].mean((2, 4)) for one in passes]
     found = weave(middles, 4)
     assert found.shape == (1, 8, 8)
-    assert divmod(int(found.flatten().argmax()), 8) == (5, 1)
+    assert divmod(int(found.flatten().argmax()), 8) == (5, 2)
     spec = make(networks["test_resnet"], images, whitened=True)
     cells = read_cells(spec, images, steps=2)
     assert cells.shape == (4, 4)

@@ -9,6 +9,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from planted import CELL, GRID, noise, patches, put, stamp
 
 from fieldmark.errors import InputError
+from fieldmark.explain.cells import directions_of, read_cells
 from fieldmark.explain.faithfulness import draw_chance, measure_faithfulness
 from fieldmark.explain.maps import toward
 from fieldmark.explain.pair import apart, explain_pair, far
@@ -47,13 +48,20 @@ def test_matches_are_each_others_nearest_and_do_not_overlap(spec):
     for index in range(GRID):
         put(images, stamp(index), index, 0)
         put(images, stamp(index + 20), index, 1)
-    found = explain_pair(spec, images, count=20).matches
+    side = 2 * GRID
+    found = explain_pair(spec, images, steps=2, count=20).matches
     assert len(found) > 2
+    directions = directions_of(spec, read_cells(spec, images, steps=2).tokens)
+    alike = directions[0] @ directions[1].T
+    for match in found:
+        first, second = (row * side + column for row, column in (match.first, match.second))
+        assert int(alike[first].argmax()) == second
+        assert int(alike[:, second].argmax()) == first
+    assert apart((side, side)) == 2
     for index, one in enumerate(found):
         for other in found[:index]:
-            assert far(one.first, other.first) >= apart((GRID, GRID))
-            assert far(one.second, other.second) >= apart((GRID, GRID))
-    assert apart((16, 16)) == 3
+            assert far(one.first, other.first) >= 2
+            assert far(one.second, other.second) >= 2
 
 
 def test_photos_without_a_common_part_have_no_match(spec):
@@ -82,12 +90,9 @@ def test_a_true_map_is_better_than_chance_and_its_opposite_worse(spec, pair):
 def test_random_maps_are_chance_and_the_seed_decides(spec, pair):
     directions = spec(pair).flip(0)
     generator = torch.Generator().manual_seed(0)
-    scores = [
-        measure_faithfulness(
-            spec, pair, directions, torch.rand(2, GRID, GRID, generator=generator), draws=8
-        )
-        for _ in range(6)
-    ]
+    chance = draw_chance(spec, pair, directions, (GRID, GRID), draws=8)
+    drawn = [torch.rand(2, GRID, GRID, generator=generator) for _ in range(6)]
+    scores = [measure_faithfulness(spec, pair, directions, one, chance=chance) for one in drawn]
     mean = sum(one.score for one in scores) / len(scores)
     assert abs(mean) < 2 * scores[0].chance / 12**0.5 * 1.5
     maps = torch.rand(2, GRID, GRID, generator=generator)

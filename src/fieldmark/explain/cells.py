@@ -125,8 +125,8 @@ def weave(maps: list[Float[Tensor, "B h w *D"]], steps: int) -> Float[Tensor, "B
 def soften(maps: Float[Tensor, "B h w"]) -> Float[Tensor, "B h w"]:
     """Spread each cell over its neighbourhood (Gaussian, a sixteenth of the side), keeping sums.
 
-    Neighbouring shifts see nearly the same part of the photo and differ by chance. Softened, the
-    order of cells is more faithful too: 0.078 instead of 0.063 on 40 photos of cub50.
+    Neighbouring shifts see nearly the same part of the photo and differ by chance. Softening by about
+    as much raised faithfulness from 0.063 to 0.073 on 40 photos of cub50.
     """
     rows, columns = (_blur(side).to(maps) for side in maps.shape[1:])
     return torch.einsum("ij,bjk,lk->bil", rows, maps, columns)

@@ -25,7 +25,8 @@ def seen(pixels: UInt8[np.ndarray, "H W 3"], size: int, crop: float, side: int) 
         crop: Share of the short side that it keeps.
         side: Side of the result.
     """
-    box = window(*pixels.shape[:2], size, crop)
+    height, width = pixels.shape[:2]
+    box = window(height, width, size, crop)
     image = Image.fromarray(np.ascontiguousarray(pixels))
     return np.asarray(image.resize((side, side), Image.Resampling.LANCZOS, box=box))
 
