@@ -12,6 +12,7 @@ from planted import GRID, noise, patches, put, stamp
 
 from fieldmark.data.aviary import AviaryConfig, draw
 from fieldmark.errors import InputError
+from fieldmark.explain import drawn
 from fieldmark.explain.classes import explain_classes, fit_decision
 from fieldmark.explain.drawn import find_drawn_marks
 
@@ -99,3 +100,21 @@ def test_the_drawn_marks_of_two_species_are_found_more_often_than_by_chance(spec
     assert found.chance < found.on_bird
     with pytest.raises(InputError, match="48 px and the birds are drawn at 32 px"):
         find_drawn_marks(spec, draw(AviaryConfig(species=2, per_species=2, size=32)), (0, 1))
+
+
+@pytest.mark.parametrize("truly", [True, False])
+def test_maps_that_know_the_marks_find_all_of_them(spec, monkeypatch, truly):
+    aviary = draw(AviaryConfig(species=2, per_species=6, size=GRID * 8))
+    size, cells = aviary.config.size, 24
+    differ = [a != b for a, b in zip(aviary.species[0].forms, aviary.species[1].forms)]
+    maps = torch.zeros(12, cells, cells)
+    for photo in range(12):
+        boxes = aviary.mark_boxes[photo] / size
+        visible = [bool(d and v > 0.5) for d, v in zip(differ, aviary.mark_visible[photo])]
+        x0, y0, x1, y1 = boxes[visible.index(True)]
+        maps[photo, int((y0 + y1) / 2 * cells), int((x0 + x1) / 2 * cells)] = 1
+    told = explain_classes(spec, noise(12), torch.arange(12) < 6)
+    told = told._replace(maps=maps if truly else 1 - maps.cumsum(1).cumsum(2).clamp_max(1))
+    monkeypatch.setattr(drawn, "explain_classes", lambda *_, **__: told)
+    found = find_drawn_marks(spec, aviary, (0, 1))
+    assert (found.rate == 1) is truly

@@ -129,5 +129,5 @@ def test_maps_that_hold_no_numbers_and_too_few_draws_are_refused(spec, pair):
     directions = spec(pair).flip(0)
     with pytest.raises(InputError, match="NaN"):
         measure_faithfulness(spec, pair, directions, torch.full((2, GRID, GRID), torch.nan))
-    with pytest.raises(InputError, match="draws must be >= 2.*got 1"):
+    with pytest.raises(InputError, match=r"draws must be >= 2.*got 1"):
         measure_faithfulness(spec, pair, directions, torch.rand(2, GRID, GRID), draws=1)
