@@ -51,7 +51,7 @@ def test_squares_stay_inside_the_picture_and_crops_show_them():
     assert box_around(0.0, 1.0, 0.2) == pytest.approx((0.8, 0.0, 1.0, 0.2))
     picture = np.zeros((100, 100, 3), np.uint8)
     picture[60:80, 10:30] = 255
-    assert cut(picture, 0.7, 0.2, 0.2, 50)[5:-5, 5:-5].min() == 255
+    assert cut(picture, 0.7, 0.2, 0.2, 50)[5:-5, 5:-5].min() > 240
     marked = number(picture, [(0.7, 0.2), (0.2, 0.7)], share=0.3)
     assert marked.shape == picture.shape
     assert (marked[:40, 50:] > 0).any()

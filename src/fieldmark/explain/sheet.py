@@ -29,6 +29,10 @@ FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 _PAGES = (".html", ".htm")
 _INK, _FAINT, _PAPER, _LINE = "#1d2422", "#56605b", "#fffefb", "#dedacd"
 _MARGIN, _GAP = 40, 16
+_SIGNS: dict[int, str] = {
+    ord(sign): written
+    for sign, written in zip("–’·×−±“”", ("-", "'", "-", "x", "-", "+/-", '"', '"'))
+}
 
 
 class Tile(NamedTuple):
@@ -314,7 +318,7 @@ class _Page:
 
 def plain(text: str) -> str:
     """Letters that Pillow's own typeface has: accents are dropped, other scripts become '?'."""
-    swapped = text.translate(str.maketrans({"–": "-", "’": "'", "·": "-", "×": "x", "−": "-", "±": "+/-", "“": '"', "”": '"'}))  # fmt: skip
+    swapped = text.translate(_SIGNS)
     decomposed = unicodedata.normalize("NFKD", swapped)
     kept = (letter for letter in decomposed if not unicodedata.combining(letter))
     return "".join(letter if letter.isascii() else "?" for letter in kept)

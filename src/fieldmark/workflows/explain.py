@@ -298,7 +298,7 @@ def _photos_with_matches(
 
 
 def _match_section(shots: list[Shot], pair: Pair) -> Section:
-    shape = tuple(pair.first.shape)
+    shape = (pair.first.shape[0], pair.first.shape[1])
     share = _crop_share(shape)
     strips = []
     for index, match in enumerate(pair.matches):
