@@ -60,7 +60,7 @@ class Readout(nn.Module):
 
     def forward(self, features: Features) -> Float[Tensor, "B E"]:
         """Return one vector per image, not normalised unless stages are appended."""
-        main = self._pool(features)
+        main = self.pool(features)
         if not self.stages:
             return main
         parts = [functional.normalize(main.float(), dim=1)]
@@ -69,7 +69,8 @@ class Readout(nn.Module):
             parts.append(self.stage_weight * functional.normalize(part, dim=1))
         return torch.cat(parts, 1)
 
-    def _pool(self, features: Features) -> Float[Tensor, "B E"]:
+    def pool(self, features: Features) -> Float[Tensor, "B E"]:
+        """The main part alone, not normalised."""
         if self.pooling == "network":
             return features.pooled
         if self.pooling == "gap":

@@ -1,0 +1,136 @@
+"""Pictures for sheets: photos as the encoder sees them, maps over them, numbered parts, crops."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageDraw, ImageFont
+
+from fieldmark.data.look import window
+
+Pixels = UInt8[np.ndarray, "S S 3"]
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8A6D00", "#3453C4", "#6B3A1E", "#555555")
+"""Okabe and Ito's palette, darkened where white figures stand on it: told apart by colour-blind
+readers too; every mark also has its number."""
+
+
+def seen(pixels: UInt8[np.ndarray, "H W 3"], size: int, crop: float, side: int) -> Pixels:
+    """The part of a photo that an encoder sees, sharper than it sees it.
+
+    Args:
+        pixels: Upright photo.
+        size: Side of the encoder's input in pixels.
+        crop: Share of the short side that it keeps.
+        side: Side of the result.
+    """
+    height, width = pixels.shape[:2]
+    box = window(height, width, size, crop)
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    return np.asarray(image.resize((side, side), Image.Resampling.LANCZOS, box=box))
+
+
+def enlarge(cells: Float[np.ndarray, "h w"], side: int) -> Float[np.ndarray, "S S"]:
+    """A map on the pixels of a square picture, smooth between the middles of its cells."""
+    image = Image.fromarray(np.ascontiguousarray(cells, np.float32))
+    return np.asarray(image.resize((side, side), Image.Resampling.BICUBIC), np.float32)
+
+
+def shade(picture: Pixels, cells: Float[np.ndarray, "h w"]) -> Pixels:
+    """A photo that keeps colour and light where the map is high, and a line around what is highest.
+
+    Dimming reads as *look here* at once, needs no key, and leaves the plumage its own colours, which
+    colours laid over it would not. Below zero counts as zero. The line is where the map has half of
+    its largest value.
+
+    Args:
+        picture: Square photo.
+        cells: Map on a grid of the same square.
+    """
+    positive = np.clip(enlarge(np.clip(cells, 0, None), picture.shape[0]), 0, None)
+    top = float(positive.max())
+    share = positive / top if top > 0 else np.zeros_like(positive)
+    light = np.sqrt(share)[:, :, None]
+    photo = picture.astype(np.float32)
+    grey = (photo @ np.array([0.299, 0.587, 0.114], np.float32))[:, :, None]
+    # Grey lifted a little: a dark bird on dark water must stay visible where it is dimmed.
+    dimmed = 18 + 0.36 * grey
+    result = dimmed * (1 - light) + photo * light
+    if top > 0:
+        slope = np.hypot(*np.gradient(share)) + 1e-6
+        away = np.abs(share - 0.5) / slope
+        for width, colour in ((3.2, 20.0), (1.7, 255.0)):
+            line = np.clip(width - away, 0, 1)[:, :, None]
+            result = result * (1 - line) + colour * line
+    return np.clip(result + 0.5, 0, 255).astype(np.uint8)
+
+
+def number(
+    picture: Pixels,
+    places: Sequence[tuple[float, float]],
+    *,
+    share: float = 0.0,
+    labels: Sequence[int] | None = None,
+) -> Pixels:
+    """Numbered discs on a picture, each with a square around its part.
+
+    Args:
+        picture: Square photo.
+        places: Row and column of each middle as shares of the side, 0 to 1.
+        share: Side of the squares as a share of the picture's; 0 draws none.
+        labels: Numbers, from 1; by default in order.
+    """
+    side = picture.shape[0]
+    scale = 2
+    image = Image.fromarray(picture).resize((side * scale,) * 2, Image.Resampling.BICUBIC)
+    pen = ImageDraw.Draw(image)
+    radius = max(11, round(side * 0.034)) * scale
+    face = ImageFont.load_default(round(radius * 1.35))
+    corners = []
+    for index, (row, column) in enumerate(places):
+        label = index + 1 if labels is None else labels[index]
+        colour = COLOURS[(label - 1) % len(COLOURS)]
+        left, top, right, bottom = (edge * side * scale for edge in box_around(row, column, share))
+        if share:
+            pen.rectangle((left, top, right, bottom), outline="white", width=4 * scale)
+            inner = (left + scale, top + scale, right - scale, bottom - scale)
+            pen.rectangle(inner, outline=colour, width=2 * scale)
+        corners.append((label, colour, left, top))
+    for label, colour, left, top in corners:
+        # On the square's corner, so that the part itself stays free.
+        x = min(max(left, radius + scale), side * scale - radius - scale)
+        y = min(max(top, radius + scale), side * scale - radius - scale)
+        disc = (x - radius, y - radius, x + radius, y + radius)
+        pen.ellipse(disc, fill=colour, outline="white", width=2 * scale)
+        pen.text((x, y), str(label), "white", face, anchor="mm")
+    return np.asarray(image.resize((side, side), Image.Resampling.LANCZOS))
+
+
+def box_around(row: float, column: float, share: float) -> tuple[float, float, float, float]:
+    """Left, top, right, bottom of a square inside the picture, around a place; all as shares."""
+    left, top = (min(max(at - share / 2, 0.0), 1 - share) for at in (column, row))
+    return left, top, left + share, top + share
+
+
+def cut(
+    picture: Pixels, row: float, column: float, share: float, side: int
+) -> UInt8[np.ndarray, "C C 3"]:
+    """The square around a place, enlarged."""
+    box = tuple(edge * picture.shape[0] for edge in box_around(row, column, share))
+    image = Image.fromarray(picture)
+    return np.asarray(image.resize((side, side), Image.Resampling.LANCZOS, box=box))
+
+
+def middle(place: tuple[int, int], shape: tuple[int, int]) -> tuple[float, float]:
+    """Middle of a cell as shares of the picture: row, column."""
+    return (place[0] + 0.5) / shape[0], (place[1] + 0.5) / shape[1]
+
+
+def half_share(cells: npt.NDArray[np.floating]) -> float:
+    """Smallest share of the photo that holds half of a map's positive part."""
+    values = np.sort(np.clip(cells, 0, None).ravel())[::-1]
+    total = values.sum()
+    if total <= 0:
+        return 1.0
+    return float((np.searchsorted(np.cumsum(values), total / 2) + 1) / len(values))

@@ -1,0 +1,615 @@
+"""Sheets that say why: of one photo, of a pair that match, of two classes that look alike."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from fieldmark import rng
+from fieldmark.config import suggest
+from fieldmark.data.catalog import Catalog, Location, read_location
+from fieldmark.data.decode import decode
+from fieldmark.data.look import look_at, short_side, stack
+from fieldmark.data.tables import SUFFIXES, read_table
+from fieldmark.encoder import Encoder
+from fieldmark.errors import CatalogError, InputError, LabelError, PhotoError
+from fieldmark.explain.cells import finer, read_cells
+from fieldmark.explain.classes import ClassPair, explain_classes
+from fieldmark.explain.drawing import cut, half_share, middle, number, seen, shade
+from fieldmark.explain.faithfulness import Faithfulness, measure_faithfulness
+from fieldmark.explain.maps import photo_maps
+from fieldmark.explain.pair import LEAST_ALIKE, Pair, explain_pair
+from fieldmark.explain.sheet import Curves, Section, Sheet, Strip, Tile, check_out, write_sheet
+from fieldmark.workflows.photos import ShowProgress, quiet
+
+_LARGE, _SMALL = 440, 190
+# Photos per class that maps are tested on: hiding and looking again is what takes time.
+_TESTED, _SHOWN, _CROPS = 6, 3, 3
+Tone = Literal["up", "flat", "down"]
+
+_DIMMED = (
+    "Colour and light are kept where the map is high, the rest is dimmed; the line is where it has "
+    "half of its largest value."
+)
+_SQUARE = (
+    "Photos are shown as the encoder sees them, cut to the middle square; you see them sharper than "
+    "it does."
+)
+
+
+class Shot(NamedTuple):
+    """A photo, made ready for the encoder and for the eye."""
+
+    name: str
+    image: UInt8[np.ndarray, "S S 3"]
+    """What the encoder sees."""
+    picture: UInt8[np.ndarray, "L L 3"]
+    """The same part, sharper."""
+
+
+def explain(
+    encoder: Path,
+    photos: Sequence[Path],
+    out: Path,
+    *,
+    classes: tuple[str, str] | None = None,
+    labels: Path | None = None,
+    count: int = 20,
+    seed: int = 0,
+    device: str = "auto",
+    progress: ShowProgress = quiet,
+) -> dict[str, Any]:
+    """Explain one photo, two photos, or what separates two classes of a folder.
+
+    Args:
+        encoder: Encoder folder, or the run folder it lies in.
+        photos: One photo, two photos, or with ``classes`` one folder, table or shard.
+        out: .html for a page, .png, .jpg or .webp for a picture.
+        classes: Names of two classes.
+        labels: Table with ``path`` and ``class``, where folder or table do not tell the classes.
+        count: Most photos per class, picked by ``seed``.
+        seed: Of the choice of photos and of the random orders that maps are compared with.
+        device: Where to compute.
+        progress: Told what is done.
+
+    Returns:
+        What the sheet says, as plain data.
+
+    Raises:
+        ArtifactError: If there is no encoder.
+        InputError: If the number of photos fits no job.
+        LabelError: If a class is unknown, named twice, or has fewer than two photos.
+        PhotoError: If a photo cannot be read.
+        OutputError: If the sheet cannot be written there.
+    """
+    check_out(out)
+    if classes is not None:
+        if len(photos) != 1:
+            raise InputError(
+                f"two classes are looked for in one folder or table, got {len(photos)} places; give "
+                "the one that holds the photos of both."
+            )
+        loaded = Encoder.load(encoder, device=device)
+        return _of_classes(loaded, photos[0], out, classes, labels, count, seed, progress)
+    if labels is not None:
+        raise InputError(
+            f"labels ({labels}) say which classes photos belong to, and no classes were asked for; "
+            "name two with --classes A B, or leave the labels out."
+        )
+    if len(photos) not in {1, 2} or any(path.is_dir() for path in photos):
+        what = ", ".join(str(path) for path in photos[:3]) or "none"
+        raise InputError(
+            f"one photo or two can be explained, got {len(photos)} ({what}); give one file, two files, "
+            "or a folder together with two classes (--classes A B)."
+        )
+    loaded = Encoder.load(encoder, device=device)
+    shots = [_open(loaded, path) for path in photos]
+    if len(shots) == 1:
+        return _of_photo(loaded, shots[0], out, seed)
+    return _of_pair(loaded, shots, out, seed)
+
+
+def _open(encoder: Encoder, path: Path) -> Shot:
+    try:
+        data, _ = read_location(Location(str(path)))
+        return _prepare(encoder, path.name, data)
+    except PhotoError as error:
+        raise PhotoError(error.code, f"{path}: {error.detail}") from None
+
+
+def _prepare(encoder: Encoder, name: str, data: bytes) -> Shot:
+    size, crop = encoder.size, encoder.spec.crop
+    # Twice what is needed, as when photos are embedded: the same pixels reach the network.
+    pixels = decode(data, enough=2 * short_side(size, crop)).pixels
+    large = decode(data, enough=2 * short_side(max(size, _LARGE), crop)).pixels
+    return Shot(name, look_at(pixels, size, crop), seen(large, size, crop, _LARGE))
+
+
+def _images(encoder: Encoder, shots: Sequence[Shot]) -> Float[Tensor, "B 3 H W"]:
+    return stack([shot.image for shot in shots]).to(encoder.device)
+
+
+def _steps(encoder: Encoder, images: Float[Tensor, "B 3 H W"]) -> int:
+    return finer(read_cells(encoder.spec, images[:1]).shape)
+
+
+def _array(cells: Tensor) -> Float[np.ndarray, "h w"]:
+    return cells.detach().float().cpu().numpy()
+
+
+def _of_photo(encoder: Encoder, shot: Shot, out: Path, seed: int) -> dict[str, Any]:
+    images = _images(encoder, [shot])
+    steps = _steps(encoder, images)
+    maps = photo_maps(encoder.spec, images, steps=steps)
+    direction = encoder.encode(images).clone()
+    told = measure_faithfulness(encoder.encode, images, direction, maps.own, seed=seed)
+    tone, belief = _belief(told, "the embedding's likeness to the whole photo's", 1)
+    own, added = _array(maps.own[0]), _array(maps.added[0])
+    tiles = [
+        Tile(
+            shot.picture, f"{shot.name} as the encoder sees it", shot.name, "as the encoder sees it"
+        ),
+        Tile(
+            shade(shot.picture, own),
+            f"{shot.name}, dimmed where little of its embedding comes from",
+            "What the embedding is made of",
+            f"half of it comes from {half_share(own):.0%} of the photo",
+        ),
+        Tile(
+            shade(shot.picture, added),
+            f"{shot.name}, dimmed where its features are short",
+            "Where the network reacts",
+            "length of each place's feature, whatever it says",
+        ),
+    ]
+    if maps.attention is not None:
+        attention = _array(maps.attention[0])
+        caption = "Where its attention lies"
+        tiles.append(Tile(shade(shot.picture, attention), f"{shot.name}, {caption}", caption))
+    sheet = Sheet(
+        kind="One photo",
+        title=shot.name,
+        lede=(
+            f"Half of what the encoder says about this photo comes from {half_share(own):.0%} of it."
+        ),
+        belief=belief,
+        tone=tone,
+        sections=(
+            Section("maps", "What the encoder makes of it", _DIMMED, (Strip(tuple(tiles)),)),
+        ),
+        curves=Curves("likeness", told.curves),
+        facts=_facts(encoder, maps.exact, own.shape, steps),
+        reading=(
+            _SQUARE,
+            "What the embedding is made of: how much each place adds to the direction that the "
+            "photo is searched and compared by.",
+            "Where the network reacts knows nothing of that direction: it may react to a twig, and "
+            "average it away.",
+        ),
+    )
+    write_sheet(sheet, out)
+    return {
+        "sheet": str(out),
+        "kind": "photo",
+        "photo": shot.name,
+        "exact": maps.exact,
+        "faithfulness": _plain_faithfulness(told, tone),
+        "maps": {"own": _rounded(own), "added": _rounded(added)},
+        "belief": belief,
+    }
+
+
+def _of_pair(encoder: Encoder, shots: list[Shot], out: Path, seed: int) -> dict[str, Any]:
+    images = _images(encoder, shots)
+    steps = _steps(encoder, images)
+    exact = explain_pair(encoder.spec, images)
+    pair = explain_pair(encoder.spec, images, steps=steps)
+    maps = torch.stack([pair.first, pair.second])
+    target = encoder.encode(images).clone().flip(0)
+    told = measure_faithfulness(encoder.encode, images, target, maps, seed=seed)
+    tone, belief = _belief(told, "the similarity", 2)
+    arrays = [_array(pair.first), _array(pair.second)]
+    shares = [half_share(cells) for cells in arrays]
+    sections = (
+        _photos_with_matches(shots, pair, arrays, shares),
+        _match_section(shots, pair),
+    )
+    names = f"{shots[0].name} and {shots[1].name}"
+    lede = (
+        f"Similarity {pair.similarity:.2f}, where 1 is the same photo and 0 says that they have "
+        f"nothing in common. Half of what speaks for it comes from {shares[0]:.0%} of the first photo "
+        f"and {shares[1]:.0%} of the second."
+    )
+    sheet = Sheet(
+        kind="Why these two photos match",
+        title=names,
+        lede=lede,
+        belief=belief,
+        tone=tone,
+        sections=sections,
+        curves=Curves("similarity", told.curves),
+        facts=(
+            ("Similarity", f"{pair.similarity:.4f}"),
+            ("Not placed", f"{exact.rest[0]:+.4f} and {exact.rest[1]:+.4f}"),
+            *_facts(encoder, pair.exact, arrays[0].shape, steps),
+        ),
+        reading=(
+            _SQUARE,
+            "The maps share the similarity out over places: what all places add, taken with their "
+            "signs, is the similarity itself."
+            if pair.exact
+            else "This network's feature is no sum over places, so the maps are of first order: "
+            "what a small change of a place would do.",
+            "A numbered part is a place that looks most like its partner both ways. Alike compares the "
+            "two places alone, 1 at most; its surroundings add the share of the similarity that is "
+            "given with it.",
+            "Background counts where it is alike in both photos: then the match says less about "
+            "the animals.",
+        ),
+    )
+    write_sheet(sheet, out)
+    return {
+        "sheet": str(out),
+        "kind": "pair",
+        "photos": [shot.name for shot in shots],
+        "similarity": pair.similarity,
+        "exact": pair.exact,
+        "not_placed": list(exact.rest),
+        "pooling": pair.pooling,
+        "matches": [
+            {
+                "first": _place(match.first, arrays[0].shape),
+                "second": _place(match.second, arrays[1].shape),
+                "alike": match.alike,
+                "adds": match.adds,
+            }
+            for match in pair.matches
+        ],
+        "faithfulness": _plain_faithfulness(told, tone),
+        "maps": {"first": _rounded(arrays[0]), "second": _rounded(arrays[1])},
+        "belief": belief,
+    }
+
+
+def _photos_with_matches(
+    shots: list[Shot],
+    pair: Pair,
+    arrays: list[Float[np.ndarray, "h w"]],
+    shares: list[float],
+) -> Section:
+    shape = arrays[0].shape
+    numbered, shaded = [], []
+    for index, shot in enumerate(shots):
+        side = "first" if index == 0 else "second"
+        places = [middle(getattr(match, side), shape) for match in pair.matches]
+        parts = f" with {len(places)} numbered parts" if places else ""
+        alt = f"{side.capitalize()} photo, {shot.name}{parts}"
+        marked = number(shot.picture, places, share=_crop_share(shape))
+        numbered.append(Tile(marked, alt, shot.name, f"the {side} photo"))
+        alt = f"{side.capitalize()} photo dimmed where little of the similarity comes from"
+        faint = f"half of it comes from {shares[index]:.0%} of this photo"
+        shaded.append(Tile(shade(shot.picture, arrays[index]), alt, "What makes it alike", faint))
+    text = f"The same number is the same part. Below, what the similarity is made of. {_DIMMED}"
+    return Section("photos", "The two photos", text, (Strip(tuple(numbered)), Strip(tuple(shaded))))
+
+
+def _match_section(shots: list[Shot], pair: Pair) -> Section:
+    shape = (pair.first.shape[0], pair.first.shape[1])
+    share = _crop_share(shape)
+    strips = []
+    for index, match in enumerate(pair.matches):
+        tiles = []
+        for shot, place in zip(shots, (match.first, match.second)):
+            row, column = middle(place, shape)
+            picture = cut(shot.picture, row, column, share, _SMALL)
+            tiles.append(Tile(picture, f"Part {index + 1} of {shot.name}", faint=shot.name))
+        adds = f" · adds {match.adds:+.3f} to the similarity" if pair.exact else ""
+        strips.append(Strip(tuple(tiles), f"alike {match.alike:.2f}{adds}", "", index + 1))
+    text = "Each place looks more like its partner than like any other place of the other photo."
+    if not strips:
+        text = (
+            f"No place of one photo is clearly found in the other: none is alike by {LEAST_ALIKE} or "
+            "more both ways."
+        )
+    return Section("parts", "Part by part", text, tuple(strips), "halves")
+
+
+def _of_classes(
+    encoder: Encoder,
+    source: Path,
+    out: Path,
+    classes: tuple[str, str],
+    labels: Path | None,
+    count: int,
+    seed: int,
+    progress: ShowProgress,
+) -> dict[str, Any]:
+    catalog = Catalog.open(source)
+    rows = _rows_of(catalog, labels, classes)
+    shots: list[Shot] = []
+    sides: list[bool] = []
+    skipped: list[dict[str, str]] = []
+    for side, name in zip((True, False), classes):
+        read, bad = _read_some(encoder, catalog, rows[name], count, seed)
+        skipped += bad
+        if len(read) < 2:
+            unreadable = f", {len(bad)} of them unreadable" if bad else ""
+            raise LabelError(
+                f"class '{name}' has {len(rows[name])} photo{'s' * (len(rows[name]) != 1)} in {source}"
+                f"{unreadable}; at least 2 of each class must be readable, and 10 are a good start. "
+                "Add photos, or choose another class."
+            )
+        shots += read
+        sides += [side] * len(read)
+        progress("reading photos", len(shots), min(count, len(rows[classes[0]])) * 2)
+    first = torch.tensor(sides)
+    images = _images(encoder, shots)
+    steps = _steps(encoder, images)
+    found = explain_classes(encoder.spec, images, first, steps=steps)
+    tested = torch.cat([torch.nonzero(first == side)[:, 0][:_TESTED] for side in (True, False)])
+    told = measure_faithfulness(
+        encoder.encode, images[tested], found.directions[tested], found.maps[tested],
+        draws=3, seed=seed,
+    )  # fmt: skip
+    tone, belief = _belief(told, "the decision", len(tested))
+    right = round(found.right * len(first))
+    sheet = Sheet(
+        kind="What separates two classes",
+        title=f"{classes[0]} or {classes[1]}?",
+        lede=_lede(found, right, len(first), classes),
+        belief=belief,
+        tone=tone,
+        sections=tuple(_class_sections(shots, found, classes)),
+        curves=Curves("the decision", told.curves),
+        facts=(
+            ("Photos", f"{int(first.sum())} and {int((~first).sum())}"),
+            ("Right when left out", f"{right} of {len(first)}"),
+            *_facts(encoder, found.exact, found.shape, steps),
+        ),
+        reading=(
+            _SQUARE,
+            "A mark is a part that is looked for in every photo of both classes and speaks for the "
+            "right class wherever it is found. Crops with the same number show the same part.",
+            "Each photo's map comes from a line between the classes that was drawn without that "
+            "photo.",
+            "A mark says what the encoder goes by. That may be light, a perch or the season, when "
+            "these differ between the two classes' photos: look at the crops.",
+        ),
+    )
+    write_sheet(sheet, out)
+    return {
+        "sheet": str(out),
+        "kind": "classes",
+        "classes": list(classes),
+        "photos": [int(first.sum()), int((~first).sum())],
+        "right": right / len(first),
+        "exact": found.exact,
+        "marks": [
+            {
+                "strength": mark.strength,
+                "consistent": mark.consistent,
+                "places": {
+                    shot.name: _place((int(row), int(column)), found.shape)
+                    for shot, row, column in zip(shots, mark.rows, mark.columns)
+                },
+            }
+            for mark in found.marks
+        ],
+        "faithfulness": _plain_faithfulness(told, tone),
+        "skipped": skipped,
+        "belief": belief,
+    }
+
+
+def _lede(found: ClassPair, right: int, total: int, classes: tuple[str, str]) -> str:
+    if right < 0.6 * total + 0.5 * total**0.5:
+        return (
+            f"The encoder hardly tells them apart: a line drawn without a photo puts {right} of {total} "
+            "on the right side, and half of them is what a coin does. What follows is weak."
+        )
+    marks = len(found.marks)
+    tail = f" It goes by {marks} part{'s' * (marks != 1)} above all." if marks else ""
+    return f"A line drawn without a photo puts {right} of {total} on the right side.{tail}"
+
+
+def _class_sections(shots: list[Shot], found: ClassPair, classes: tuple[str, str]) -> list[Section]:
+    share = _crop_share(found.shape)
+    rows = [torch.nonzero(found.first == side)[:, 0] for side in (True, False)]
+    strips = []
+    for index, mark in enumerate(found.marks):
+        tiles = []
+        for name, members in zip(classes, rows):
+            value = mark.alike[members] * mark.adds[members].clamp_min(0)
+            best = members[value.argsort(descending=True, stable=True)[:_CROPS]]
+            for rank, photo in enumerate(best.tolist()):
+                place = int(mark.rows[photo]), int(mark.columns[photo])
+                picture = cut(shots[photo].picture, *middle(place, found.shape), share, _SMALL)
+                alt = f"Mark {index + 1} in {shots[photo].name} ({name})"
+                tiles.append(Tile(picture, alt, name if rank == 0 else "", shots[photo].name))
+        text = (
+            f"Speaks for the right class in {mark.consistent:.0%} of the photos, and carries "
+            f"{mark.strength:.0%} of the way from the line between the classes to a typical photo."
+        )
+        strips.append(Strip(tuple(tiles), f"Mark {index + 1}", text, index + 1))
+    sections = []
+    if strips:
+        text = f"Left {classes[0]}, right {classes[1]}: the same part, where they differ."
+        sections.append(Section("marks", "Field marks", text, tuple(strips), "halves"))
+    typical = []
+    side = torch.where(found.first, 1.0, -1.0) * found.held_out.cpu()
+    for name, members in zip(classes, rows):
+        middle_value = side[members].median()
+        order = (side[members] - middle_value).abs().argsort(stable=True)[:_SHOWN]
+        plain, shaded = [], []
+        for photo in members[order].tolist():
+            places = [
+                middle((int(mark.rows[photo]), int(mark.columns[photo])), found.shape)
+                for mark in found.marks
+            ]
+            shot = shots[photo]
+            alt = f"{shot.name} ({name}) with the numbered marks"
+            plain.append(Tile(number(shot.picture, places, share=share), alt, shot.name))
+            alt = f"{shot.name} dimmed where little speaks for {name}"
+            shaded.append(Tile(shade(shot.picture, _array(found.maps[photo])), alt))
+        typical.append(Strip(tuple(plain), name))
+        typical.append(Strip(tuple(shaded), "", f"What speaks for {name} in these photos"))
+    text = f"From the middle of each class, neither the easiest nor the hardest. {_DIMMED}"
+    sections.append(Section("typical", "Typical photos", text, tuple(typical)))
+    wrong = side.argsort()[: _SHOWN * 2]
+    wrong = wrong[side[wrong] < 0]
+    if len(wrong):
+        tiles = [
+            Tile(
+                shots[photo].picture,
+                f"{shots[photo].name}, taken for the other class",
+                shots[photo].name,
+                f"is {classes[0] if found.first[photo] else classes[1]}",
+            )
+            for photo in wrong.tolist()
+        ]
+        text = "On the wrong side of a line drawn without them, the worst first."
+        sections.append(Section("wrong", "Taken for the other", text, (Strip(tuple(tiles)),)))
+    return sections
+
+
+def _rows_of(
+    catalog: Catalog, labels: Path | None, classes: tuple[str, str]
+) -> dict[str, list[int]]:
+    """Rows of each of the two classes."""
+    if classes[0] == classes[1]:
+        raise LabelError(f"the two classes are the same, '{classes[0]}'; name two different ones.")
+    known = _labels(catalog, labels)
+    if not known:
+        raise LabelError(
+            f"{catalog.source} does not tell classes: it has no folders of classes and no column class. "
+            "Give a table with --labels (columns path and class)."
+        )
+    for name in classes:
+        if name not in known:
+            raise LabelError(suggest(name, known, "class"))
+    return {name: known[name] for name in classes}
+
+
+def _labels(catalog: Catalog, table: Path | None) -> dict[str, list[int]]:
+    """Rows by class, from the table where there is one, else from the catalog itself."""
+    found: dict[str, list[int]] = {}
+    if table is None:
+        for row in catalog.rows:
+            if row.label is not None:
+                found.setdefault(row.label, []).append(row.row)
+        return found
+    try:
+        if table.suffix.lower() not in SUFFIXES:
+            raise CatalogError(
+                f"{table} is no table; labels are a {', '.join(sorted(SUFFIXES))} with the columns "
+                "path and class."
+            )
+        lines = read_table(table, required=("path", "label"))
+    except CatalogError as error:
+        raise LabelError(str(error)) from None
+    by_file = {}
+    for row in catalog.rows:
+        file = catalog.file(row.row)
+        if file is not None:
+            by_file[Path(file).resolve()] = row.row
+    by_id = {row.path: row.row for row in catalog.rows}
+    absent = []
+    for line in lines:
+        path, label = line["path"], line["label"]
+        if path is None or label is None:
+            continue
+        number = by_file.get((table.parent / path).resolve(), by_id.get(path.removeprefix("./")))
+        if number is None:
+            absent.append(path)
+        else:
+            found.setdefault(label, []).append(number)
+    if not found:
+        shown = ", ".join(absent[:3])
+        raise LabelError(
+            f"none of the {len(lines)} photos that {table} names is in {catalog.source} (the first: "
+            f"{shown}). Paths are relative to the table's folder or to the photos'."
+        )
+    return found
+
+
+def _read_some(
+    encoder: Encoder, catalog: Catalog, rows: list[int], count: int, seed: int
+) -> tuple[list[Shot], list[dict[str, str]]]:
+    """Up to ``count`` photos in an order drawn by seed, and those that could not be read."""
+    numbers = np.asarray(rows)
+    shots: list[Shot] = []
+    skipped: list[dict[str, str]] = []
+    for row in numbers[np.argsort(rng.mix("explain", seed, numbers), kind="stable")].tolist():
+        if len(shots) == count:
+            break
+        name = catalog[row].path
+        try:
+            shots.append(_prepare(encoder, name.rpartition("/")[2], catalog.read(row)))
+        except PhotoError as error:
+            skipped.append({"path": name, "code": error.code, "detail": error.detail})
+    return shots, skipped
+
+
+def _crop_share(shape: tuple[int, ...]) -> float:
+    """Side of a crop around a cell as a share of the photo's."""
+    return min(0.6, max(0.28, 1.2 / min(shape)))
+
+
+def _belief(told: Faithfulness, what: str, photos: int) -> tuple[Tone, str]:
+    """Whether a map is shown to be better than chance, in a sentence."""
+    luck = 2 * told.chance / photos**0.5
+    margin = f"{told.score:+.3f} on average, where luck reaches ±{luck:.3f}"
+    if told.score > luck:
+        return "up", (
+            f"The map names places that matter: hiding them first takes {what} away faster than "
+            f"hiding places at random, and showing them first brings it back faster ({margin})."
+        )
+    if told.score < -luck:
+        return "down", (
+            f"Do not believe this map: hiding places at random takes {what} away faster than hiding "
+            f"those that it names ({margin})."
+        )
+    return "flat", (
+        f"This map is not shown to be better than chance: hiding the places that it names does to "
+        f"{what} about what hiding any places does ({margin})."
+    )
+
+
+def _facts(
+    encoder: Encoder, exact: bool, shape: tuple[int, ...], steps: int
+) -> tuple[tuple[str, str], ...]:
+    grid = f"{shape[0]} × {shape[1]} places"
+    if steps > 1:
+        grid += f", from {steps * steps} slightly shifted looks"
+    return (
+        ("Network", str(encoder.spec.backbone.config.name)),
+        ("The encoder sees", f"{encoder.size} × {encoder.size} pixels"),
+        ("Map", grid),
+        ("Taken apart", "as an exact sum" if exact else "to first order"),
+        ("Whitening", "yes" if encoder.spec.whitening is not None else "no"),
+        ("Encoder", encoder.identity[:16]),
+    )
+
+
+def _plain_faithfulness(told: Faithfulness, tone: Tone) -> dict[str, Any]:
+    return {
+        "score": told.score,
+        "deletion": told.deletion,
+        "insertion": told.insertion,
+        "chance": told.chance,
+        "shown": {"up": "better than chance", "flat": "not shown", "down": "worse"}[tone],
+        "curves": told.curves,
+    }
+
+
+def _place(place: tuple[int, int], shape: tuple[int, ...]) -> dict[str, float]:
+    row, column = middle(place, (shape[0], shape[1]))
+    return {"x": round(column, 4), "y": round(row, 4)}
+
+
+def _rounded(cells: Float[np.ndarray, "h w"]) -> list[list[float]]:
+    return [[round(float(value), 6) for value in row] for row in cells]
