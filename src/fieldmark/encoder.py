@@ -9,10 +9,9 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,10 +26,10 @@ from fieldmark import runtime, storage
 from fieldmark.backbones.provenance import Provenance
 from fieldmark.backbones.weights import read_tensors
 from fieldmark.data.catalog import Catalog
-from fieldmark.data.decode import decode
-from fieldmark.data.look import look_at, look_at_tensor, short_side, stack
+from fieldmark.data.looktensor import stack
+from fieldmark.data.stream import Embedded, Lens, gather, look_of, sources, stream
 from fieldmark.data.views import Photos, center_views
-from fieldmark.errors import ArtifactError, InputError, OutputError, PhotoError
+from fieldmark.errors import ArtifactError, InputError, OutputError
 from fieldmark.nn.inference import Precision, Runner
 from fieldmark.nn.spec import EncoderSpec, PostConfig, freeze
 
@@ -40,19 +39,6 @@ _TENSORS, _CARD, _README = "encoder.safetensors", "encoder.json", "README.md"
 
 Embeddings = Float[np.ndarray, "N D"]
 Photo = str | Path | bytes | npt.NDArray[Any] | Tensor | Image.Image
-
-
-class Embedded(NamedTuple):
-    """One photo's outcome while streaming."""
-
-    position: int
-    """Place in the input, from 0."""
-    embedding: Float[np.ndarray, " D"] | None
-    """Unit vector; None when the photo could not be read."""
-    problem: PhotoError | None
-    """Why not, or what is damaged."""
-    content_hash: str | None = None
-    """SHA-256 of the file's bytes, where there is a file."""
 
 
 class Encoder:
@@ -210,12 +196,7 @@ class Encoder:
             PhotoError: Naming the first photo that cannot be read.
             InputError: If something is no photo at all.
         """
-        rows: list[npt.NDArray[np.float32]] = []
-        for item in self.stream(photos, batch_size=batch_size, workers=workers):
-            if item.embedding is None:
-                raise item.problem or PhotoError("unreadable", "unknown reason")
-            rows.append(item.embedding)
-        return np.stack(rows) if rows else np.zeros((0, self.dim), np.float32)
+        return gather(self.stream(photos, batch_size=batch_size, workers=workers), self.dim)
 
     def stream(
         self,
@@ -235,40 +216,18 @@ class Encoder:
             workers: Decoding threads; by default one per processor.
             rows: Only these rows of a catalog, in this order.
         """
-        threads = max(1, workers or runtime.processor_count())
-        numbered = enumerate(_sources(photos, rows))
-        with ThreadPoolExecutor(threads, thread_name_prefix="fieldmark-decode") as pool:
-            batches = iter(lambda: list(islice(numbered, batch_size)), [])
-            waiting = [pool.map(self._look, batch) for batch in islice(batches, 2)]
-            while waiting:
-                looks = list(waiting.pop(0))
-                # Decoding of the next batch goes on while this one is embedded.
-                waiting.extend(pool.map(self._look, batch) for batch in islice(batches, 1))
-                yield from self._finish(looks)
+        return stream(
+            photos,
+            self._lens,
+            lambda looks: self.encode(stack(looks)).cpu().numpy(),
+            batch_size=batch_size,
+            workers=workers,
+            rows=rows,
+        )
 
-    def _look(self, numbered: "tuple[int, Source]") -> "Look":
-        index, source = numbered
-        size, crop = self.size, self.spec.crop
-        photo = source.photo
-        digest = None
-        try:
-            if source.catalog is not None:
-                photo = source.catalog.read(int(photo))  # type: ignore[arg-type]
-            elif isinstance(photo, (str, Path)):
-                photo = _read(Path(photo))
-            if isinstance(photo, bytes):
-                digest = hashlib.sha256(photo).hexdigest()
-            return Look(index, *_prepare(photo, size, crop), digest)
-        except PhotoError as error:
-            problem = PhotoError(error.code, f"{source.name(index)}: {error.detail}")
-            return Look(index, None, problem, digest)
-
-    def _finish(self, looks: "list[Look]") -> Iterator[Embedded]:
-        good = [look.image for look in looks if look.image is not None]
-        embeddings = iter(self.encode(stack(good)).cpu().numpy() if good else ())
-        for look in looks:
-            vector = None if look.image is None else next(embeddings)
-            yield Embedded(look.position, vector, look.problem, look.content_hash)
+    @property
+    def _lens(self) -> Lens:
+        return Lens(self.size, self.spec.crop)
 
     def encode(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B E"]:
         """Embed images that are ready: square, of the encoder's size, in [0, 1]."""
@@ -325,9 +284,9 @@ class Encoder:
         chunks: list[npt.NDArray[np.float32]] = []
         shape = (0, 0)
         spec = self.spec.to(self.device)
-        numbered = enumerate(_sources(photos))
+        numbered = enumerate(sources(photos))
         while batch := list(islice(numbered, batch_size)):
-            looks = [self._look(item) for item in batch]
+            looks = [look_of(item, self._lens) for item in batch]
             for look in looks:
                 if look.image is None and look.problem is not None:
                     raise look.problem
@@ -347,87 +306,6 @@ class Encoder:
             PhotoError: If it cannot be read.
         """
         return self.embed([Path(path)])[0]
-
-
-class Look(NamedTuple):
-    """A photo made ready, or why not."""
-
-    position: int
-    image: "npt.NDArray[np.uint8] | Tensor | None"
-    problem: PhotoError | None
-    content_hash: str | None = None
-
-
-class Source(NamedTuple):
-    """A photo still to be read."""
-
-    photo: "Photo | int"
-    catalog: Catalog | None = None
-
-    def name(self, index: int) -> str:
-        """How error texts call it."""
-        if self.catalog is not None:
-            return self.catalog[int(self.photo)].path  # type: ignore[arg-type]
-        return str(self.photo) if isinstance(self.photo, (str, Path)) else f"photo {index}"
-
-
-# The decoder may scale down to this many times what is needed. Photos that are hardly larger than
-# the input then come out whole, and none is blurred or shifted by being scaled twice by little.
-_OVERSAMPLING = 2
-_TABLES = {".csv", ".tsv", ".jsonl", ".parquet", ".tar"}
-
-
-def _sources(photos: Any, rows: Sequence[int] | None = None) -> Iterator[Source]:
-    if isinstance(photos, (str, Path)):
-        path = Path(photos)
-        many = path.is_dir() or path.suffix.lower() in _TABLES
-        photos = Catalog.open(path) if many else [path]
-    if isinstance(photos, Catalog):
-        for row in range(len(photos)) if rows is None else rows:
-            yield Source(int(row), photos)
-        return
-    single = isinstance(photos, (bytes, Image.Image)) or (
-        isinstance(photos, (np.ndarray, Tensor)) and photos.ndim == 3
-    )
-    for photo in [photos] if single else photos:
-        yield Source(photo)
-
-
-def _prepare(
-    photo: Any, size: int, crop: float
-) -> "tuple[npt.NDArray[np.uint8] | Tensor, PhotoError | None]":
-    if isinstance(photo, bytes):
-        decoded = decode(photo, enough=_OVERSAMPLING * short_side(size, crop))
-        damage = None
-        if decoded.damage:
-            code, _, detail = decoded.damage.partition(": ")
-            damage = PhotoError(code, detail)
-        return look_at(decoded.pixels, size, crop), damage
-    if isinstance(photo, Image.Image):
-        photo = np.array(photo.convert("RGB"))  # a copy: torch wants it writable
-    if isinstance(photo, Tensor) and photo.ndim == 3 and photo.shape[0] == 3:
-        if photo.is_floating_point():
-            return look_at_tensor(photo.detach(), size, crop), None
-        photo = photo.permute(1, 2, 0).cpu().numpy()
-    usable = isinstance(photo, np.ndarray) and photo.dtype == np.uint8 and photo.ndim == 3
-    if usable and photo.shape[2] == 3 and photo.size:
-        return look_at(photo, size, crop), None
-    described = (
-        f"{type(photo).__name__} {getattr(photo, 'dtype', '')} {getattr(photo, 'shape', '')}"
-    )
-    raise InputError(
-        f"cannot embed {described.strip()}; give paths, encoded bytes, uint8 arrays [H W 3], "
-        "tensors [3 H W] (uint8, or float in [0, 1]) or PIL images."
-    )
-
-
-def _read(path: Path) -> bytes:
-    try:
-        if not path.is_file():
-            raise PhotoError("missing", "there is no such file")
-        return path.read_bytes()
-    except OSError as error:
-        raise PhotoError("unreadable", str(error.strerror)) from None
 
 
 def _tensors(spec: EncoderSpec) -> bytes:
