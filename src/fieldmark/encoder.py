@@ -8,10 +8,11 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +23,8 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 import fieldmark
-from fieldmark import runtime, storage
-from fieldmark.backbones.provenance import Provenance
+from fieldmark import hub, runtime, storage
+from fieldmark.backbones.provenance import Ledger, Provenance, ledger
 from fieldmark.backbones.weights import read_tensors
 from fieldmark.data.catalog import Catalog
 from fieldmark.data.looktensor import stack
@@ -36,6 +37,18 @@ from fieldmark.nn.spec import EncoderSpec, PostConfig, freeze
 FORMAT = "fieldmark-encoder"
 FORMAT_VERSION = 1
 _TENSORS, _CARD, _README = "encoder.safetensors", "encoder.json", "README.md"
+
+
+class Layout(NamedTuple):
+    """Names of an encoder's two files; what is in them is the same."""
+
+    card: str
+    tensors: str
+
+
+PLAIN = Layout(_CARD, _TENSORS)
+HUB = Layout("config.json", "model.safetensors")
+"""As model hubs expect them."""
 
 Embeddings = Float[np.ndarray, "N D"]
 Photo = str | Path | bytes | npt.NDArray[Any] | Tensor | Image.Image
@@ -93,6 +106,11 @@ class Encoder:
         return self.spec.backbone.provenance
 
     @property
+    def ledger(self) -> Ledger:
+        """Licences of code, weights and photos, as far as they were told."""
+        return _ledger(self.spec.backbone.provenance, self.card, self.spec.whitening is not None)
+
+    @property
     def identity(self) -> str:
         """Hash of weights and settings: equal when two encoders embed alike. 64 hex digits."""
         if self._identity is None:
@@ -106,8 +124,44 @@ class Encoder:
             OutputError: If the folder holds something else, or cannot be written.
             StorageError: If the disk is full.
         """
-        target = Path(folder)
-        _check_target(target)
+        self._save(Path(folder), PLAIN)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the same under the names that model hubs expect: ``config.json``,
+        ``model.safetensors``, and a ``README.md`` that a hub reads too.
+
+        ``Encoder.load`` takes either folder.
+
+        Raises:
+            OutputError: If the folder holds something else, or cannot be written.
+            StorageError: If the disk is full.
+        """
+        self._save(Path(folder), HUB)
+
+    def push_to_hub(
+        self, name: str, *, private: bool = True, message: str = "Encoder by fieldmark"
+    ) -> str:
+        """Upload to a model hub what :meth:`save_pretrained` writes.
+
+        Args:
+            name: ``owner/name``; created where it is not there.
+            private: Whether a repository that is created can be seen by its owner alone.
+            message: Of the commit.
+
+        Returns:
+            Where it is now.
+
+        Raises:
+            OutputError: If the name is none, the program is told to stay offline, or the hub refuses.
+            MissingExtraError: Without huggingface_hub.
+        """
+        with tempfile.TemporaryDirectory(prefix="fieldmark-") as place:
+            folder = Path(place) / "encoder"
+            self.save_pretrained(folder)
+            return hub.push(folder, name, private=private, message=message)
+
+    def _save(self, target: Path, layout: Layout) -> None:
+        _check_target(target, layout)
         tensors = _tensors(self.spec)
         digest = hashlib.sha256(tensors).hexdigest()
         self._identity = _identity(self.spec, digest)
@@ -118,18 +172,20 @@ class Encoder:
             "identity": self._identity,
             "weights_sha256": digest,
             "spec": self.spec.describe(),
+            "licences": self.ledger.dump(),
             "card": self.card,
         }
         text = json.dumps(card, indent=2, allow_nan=False) + "\n"
+        page = _describe(card, self.ledger, layout)
         storage.make_folder(target.parent)
         aside = target.with_name(f".{target.name}.{os.getpid()}.partial")
         with storage.storage_errors(target):
             shutil.rmtree(aside, ignore_errors=True)
             try:
                 aside.mkdir()
-                storage.write_bytes(aside / _TENSORS, tensors)
-                storage.write_text(aside / _README, _describe(card))
-                storage.write_text(aside / _CARD, text)
+                storage.write_bytes(aside / layout.tensors, tensors)
+                storage.write_text(aside / _README, page)
+                storage.write_text(aside / layout.card, text)
                 _swap(aside, target)
             finally:
                 shutil.rmtree(aside, ignore_errors=True)
@@ -142,23 +198,23 @@ class Encoder:
         device: str | torch.device = "auto",
         precision: Precision = "auto",
     ) -> "Encoder":
-        """Read an encoder folder, or a run folder that contains ``encoder``.
+        """Read an encoder folder (of either layout), or a run folder that contains ``encoder``.
 
         Raises:
             ArtifactError: If it is absent, damaged, or from a newer fieldmark.
         """
-        place = _find(Path(folder))
-        card = _read_card(place)
-        file = place / _TENSORS
+        place, layout = _find(Path(folder))
+        card = _read_card(place / layout.card)
+        file = place / layout.tensors
         if not file.is_file():
             raise ArtifactError(
-                f"{place} has no {_TENSORS}; the encoder is incomplete, copy it again."
+                f"{place} has no {layout.tensors}; the encoder is incomplete, copy it again."
             )
         digest = storage.sha256_of(file)
         if digest != card["weights_sha256"]:
             raise ArtifactError(
                 f"{file} is damaged or belongs to another encoder: its hash is {digest[:12]}…, "
-                f"{_CARD} says {str(card['weights_sha256'])[:12]}…; copy the whole folder again."
+                f"{layout.card} says {str(card['weights_sha256'])[:12]}…; copy the whole folder again."
             )
         try:
             spec = EncoderSpec.rebuild(card["spec"])
@@ -172,6 +228,32 @@ class Encoder:
         encoder = cls(spec, card.get("card") or {}, device=device, precision=precision)
         encoder._identity = _identity(spec, digest)
         return encoder
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path,
+        *,
+        download: bool | None = None,
+        device: str | torch.device = "auto",
+        precision: Precision = "auto",
+    ) -> "Encoder":
+        """Read a folder, or an encoder of a model hub that lies in the local cache.
+
+        Args:
+            name: Folder, or ``owner/name`` on the hub.
+            download: Whether the network may be used for a name; None: where the variable
+                ``FIELDMARK_ALLOW_DOWNLOAD`` says so.
+            device: Where to compute.
+            precision: As for the class.
+
+        Raises:
+            ArtifactError: If it is absent, damaged, or from a newer fieldmark.
+            MissingExtraError: For a name without huggingface_hub.
+        """
+        known = Path(name).exists() or not hub.is_name(str(name))
+        place = Path(name) if known else hub.fetch(str(name), download=download)
+        return cls.load(place, device=device, precision=precision)
 
     def embed(
         self,
@@ -320,10 +402,12 @@ def _identity(spec: EncoderSpec, digest: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _check_target(target: Path) -> None:
+def _check_target(target: Path, layout: Layout) -> None:
     if target.is_dir():
         names = {entry.name for entry in target.iterdir()}
-        if names and _CARD not in names:
+        # A config.json may be anyone's: all three files make it an encoder's.
+        ours = _CARD in names if layout == PLAIN else {*layout, _README} >= names
+        if names and not ours:
             raise OutputError(
                 f"{target} holds other files ({', '.join(sorted(names)[:3])}); choose a new or empty "
                 "folder for the encoder."
@@ -348,10 +432,11 @@ def _old(target: Path) -> Path:
     return target.with_name(f".{target.name}.old")
 
 
-def _find(folder: Path) -> Path:
-    for place in (folder, folder / "encoder", _old(folder)):
-        if (place / _CARD).is_file():
-            return place
+def _find(folder: Path) -> tuple[Path, Layout]:
+    for layout in (PLAIN, HUB):
+        for place in (folder, folder / "encoder", _old(folder)):
+            if (place / layout.card).is_file():
+                return place, layout
     if not folder.exists():
         raise ArtifactError(f"there is no encoder at {folder}; give a folder that holds {_CARD}.")
     raise ArtifactError(
@@ -359,8 +444,7 @@ def _find(folder: Path) -> Path:
     )
 
 
-def _read_card(place: Path) -> dict[str, Any]:
-    path = place / _CARD
+def _read_card(path: Path) -> dict[str, Any]:
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
         if card["format"] != FORMAT or not isinstance(card["spec"], dict):
@@ -379,12 +463,20 @@ def _read_card(place: Path) -> dict[str, Any]:
     return card
 
 
-def _describe(card: dict[str, Any]) -> str:
+def _ledger(provenance: Provenance, card: dict[str, Any], whitened: bool) -> Ledger:
+    # Whitening was fitted on photos too: a start with it is no longer only what it was.
+    known = {**card, "role": "whitened"} if whitened and card.get("role") == "start" else card
+    return ledger(provenance, known)
+
+
+def _describe(card: dict[str, Any], licences: Ledger, layout: Layout) -> str:
     spec, told = card["spec"], card["card"]
     provenance = Provenance.parse(spec["provenance"], _CARD)
     post = spec["post"]
     whitening = spec["whitening"]
+    load = "from_pretrained" if layout == HUB else "load"
     lines = [
+        *([hub.front_matter(card, licences)] if layout == HUB else []),
         "# Image encoder",
         "",
         f"Written by fieldmark {card['fieldmark']}. Load it with:",
@@ -392,7 +484,7 @@ def _describe(card: dict[str, Any]) -> str:
         "```python",
         "from fieldmark import Encoder",
         "",
-        'embeddings = Encoder.load("this/folder").embed(["photo.jpg"])',
+        f'embeddings = Encoder.{load}("this/folder").embed(["photo.jpg"])',
         "```",
         "",
         "| what | value |",
@@ -420,5 +512,7 @@ def _describe(card: dict[str, Any]) -> str:
         lines += [
             f"| {key} | {value} |" for key, value in metrics.items() if not isinstance(value, dict)
         ]
-    lines += ["", "Settings in full are in encoder.json."]
+    lines += ["", "## Licences", "", "| of | licence, or what is known |", "|---|---|"]
+    lines += [f"| {what} | {terms} |" for what, terms in licences.rows()]
+    lines += ["", f"Settings in full are in {layout.card}."]
     return "\n".join(lines) + "\n"
