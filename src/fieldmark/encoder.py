@@ -127,9 +127,9 @@ class Encoder:
         self._save(Path(folder), PLAIN)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write the same under the names that model hubs expect: ``config.json``,
-        ``model.safetensors``, and a ``README.md`` that a hub reads too.
+        """Write the same under the names that model hubs expect.
 
+        ``config.json``, ``model.safetensors``, and a ``README.md`` whose head a hub reads.
         ``Encoder.load`` takes either folder.
 
         Raises:
