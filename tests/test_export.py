@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -8,18 +6,15 @@ import torch
 from PIL import Image
 from torch import nn
 
-from fieldmark import export
 from fieldmark.backbones.backbone import Backbone, BackboneConfig
 from fieldmark.data.look import look_at
 from fieldmark.encoder import Encoder
-from fieldmark.errors import ArtifactError, ConfigError, MissingExtraError, PhotoError
-from fieldmark.export import Graph, Look, compare, export_onnx, probe_photos, quantise
+from fieldmark.export import Look, export_onnx, probe_photos
 from fieldmark.nn.attention import MaxOutAttention
 from fieldmark.nn.classifier import ClassHead
 from fieldmark.nn.msam import insert_msam
 from fieldmark.nn.spec import EncoderSpec, PostConfig
 from fieldmark.nn.whitening import fit_whitening
-from fieldmark.onnx_encoder import OnnxEncoder, sealed
 from tiny import TinyBackbone
 
 CLASSES = ["wren", "goldcrest", "ruff, juvenile"]
@@ -101,12 +96,12 @@ def test_the_graph_looks_as_fieldmark_does(photo, crop):
     difference = np.abs(found.numpy() - look_at(photo, 32, crop))
     # Values half-way between two levels, after either axis, may round to the other one.
     assert difference.max() <= 2.001
-    assert (difference > 0.5).mean() < 0.05
+    assert (difference > 0.5).mean() < 0.1
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_onnx_embeds_as_the_encoder_does(made, kind):
-    encoder, head, exported, onnx = made(kind)
+    encoder, _, exported, onnx = made(kind)
     expected = encoder.embed(PHOTOS)
     for photo, vector in zip(PHOTOS, expected, strict=True):
         found = onnx.run(photo[None])

@@ -321,7 +321,7 @@ def _calibration(runner: OnnxEncoder, photos: Sequence[Pixels]) -> Any:
             look = look_at(photo, runner.size, runner.crop)
             yield {"image": runner.framed([look])}
 
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
+    class Reader(CalibrationDataReader):
         def __init__(self) -> None:
             self.rewind()
 

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from fieldmark import __version__
 from fieldmark.backbones.provenance import Ledger
 from fieldmark.data.look import short_side
 from fieldmark.data.stream import Embedded, Lens, gather, stream
@@ -270,7 +269,7 @@ def _check(metadata: dict[str, str], name: str) -> None:
         ) from None
     if version > FORMAT_VERSION:
         raise ArtifactError(
-            f"{name} has format {version}, this fieldmark {__version__} reads up to {FORMAT_VERSION}; "
+            f"{name} has format {version}, this fieldmark reads up to {FORMAT_VERSION}; "
             f"install fieldmark {metadata.get('fieldmark', 'newer')} or later."
         )
 
