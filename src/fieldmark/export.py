@@ -39,6 +39,8 @@ LEAST_COSINE = 0.9999
 MOST_DIFFERENCE = 0.02
 """And gives every class a probability that differs by no more: steep heads magnify rounding."""
 OPSET = 20
+_ONE = 2.0**22
+"""Weight 1 in Pillow's fixed point for 8-bit images."""
 _SHAPES = ((96, 128), (128, 80), (64, 64), (24, 120), (128, 17), (9, 9), (1, 1))
 _BATCH = 5
 Pixels = UInt8[np.ndarray, "_ _ 3"]
@@ -50,8 +52,9 @@ Length = int | torch.SymInt
 class Look(nn.Module):
     """What the encoder sees of decoded photos: resized, cut, in [0, 1].
 
-    ``look_at`` as two matrix products, with the rounding to whole levels that 8-bit images get
-    after each axis. Shapes are read inside, so that one graph takes photos of all.
+    ``look_at`` as two matrix products, to the bit: Pillow's weights in its fixed point, and its
+    rounding to whole levels after each axis. A network may amplify one level at an edge a hundred
+    times. Shapes are read inside, so that one graph takes photos of all.
 
     Args:
         size: Side of the square, in pixels.
@@ -67,21 +70,25 @@ class Look(nn.Module):
         """Resize and cut."""
         height, width = image.shape[1], image.shape[2]
         shorter = torch.sym_min(height, width)
-        x = image.permute(0, 3, 1, 2).float()
-        x = torch.floor(x @ self._map(width, shorter).T + 0.5)
-        x = torch.floor(self._map(height, shorter) @ x + 0.5)
-        return x / 255
+        # Sums of 8-bit levels times 22-bit weights are exact in float64.
+        x = image.permute(0, 3, 1, 2).double()
+        x = torch.floor((x @ self._map(width, shorter).T + _ONE / 2) / _ONE)
+        x = torch.floor((self._map(height, shorter) @ x + _ONE / 2) / _ONE)
+        return x.float() / 255
 
     def _map(self, length: Length, shorter: Length) -> Float[Tensor, "S L"]:
         resized = self.short * length // shorter
-        scales = [torch.scalar_tensor(side, dtype=torch.float32) for side in (length, resized)]
-        step = scales[0] / scales[1]
-        skipped = torch.round((scales[1] - self.size) / 2)
-        centre = (torch.arange(self.size, dtype=torch.float32) + skipped + 0.5) * step
-        place = torch.arange(length, dtype=torch.float32) + 0.5
+        whole, scaled = (torch.scalar_tensor(s, dtype=torch.float64) for s in (length, resized))
+        skipped = torch.round((scaled - self.size) / 2)
+        # Pillow takes the window's ends, and their distance, in single precision.
+        first = (skipped * whole / scaled).float()
+        last = ((skipped + self.size) * whole / scaled).float()
+        step = (last - first).double() / self.size
+        centre = first.double() + (torch.arange(self.size, dtype=torch.float64) + 0.5) * step
+        place = torch.arange(length, dtype=torch.float64) + 0.5
         # The triangle is as wide as a pixel of the result when shrinking.
         weight = torch.relu(1 - (place[None] - centre[:, None]).abs() / step.clamp(min=1))
-        return weight / weight.sum(1, keepdim=True)
+        return torch.floor(weight / weight.sum(1, keepdim=True) * _ONE + 0.5)
 
 
 class Graph(nn.Module):
