@@ -14,7 +14,7 @@ import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, no_type_check
 
 import numpy as np
 import torch
@@ -72,9 +72,16 @@ class Look(nn.Module):
         shorter = torch.sym_min(height, width)
         # Sums of 8-bit levels times 22-bit weights are exact in float64.
         x = image.permute(0, 3, 1, 2).double()
-        x = torch.floor((x @ self._map(width, shorter).T + _ONE / 2) / _ONE)
-        x = torch.floor((self._map(height, shorter) @ x + _ONE / 2) / _ONE)
-        return x.float() / 255
+        maps = self._map(height, shorter), self._map(width, shorter)
+        if torch.compiler.is_exporting():
+            sides = [torch.scalar_tensor(side, dtype=torch.int64) for side in (height, width)]
+            upright = (sides[0] > self.size) & (sides[0] - self.size > 2 * (sides[1] - self.size))
+            seen = torch.cond(upright, _rows_first, _columns_first, (x, *maps))
+        elif height > self.size and height - self.size > 2 * (width - self.size):
+            seen = _rows_first(x, *maps)
+        else:
+            seen = _columns_first(x, *maps)
+        return seen.float() / 255
 
     def _map(self, length: Length, shorter: Length) -> Float[Tensor, "S L"]:
         resized = self.short * length // shorter
@@ -89,6 +96,23 @@ class Look(nn.Module):
         # The triangle is as wide as a pixel of the result when shrinking.
         weight = torch.relu(1 - (place[None] - centre[:, None]).abs() / step.clamp(min=1))
         return torch.floor(weight / weight.sum(1, keepdim=True) * _ONE + 0.5)
+
+
+# Pillow (13) begins with the rows where a photo is upright, with the columns else; what is rounded
+# in between differs. Types are not checked while a branch is recorded.
+@no_type_check
+def _columns_first(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    return _levels(rows @ _levels(x @ columns.T))
+
+
+@no_type_check
+def _rows_first(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    return _levels(_levels(rows @ x) @ columns.T)
+
+
+@no_type_check
+def _levels(x: Tensor) -> Tensor:
+    return torch.floor((x + _ONE / 2) / _ONE)
 
 
 class Graph(nn.Module):
