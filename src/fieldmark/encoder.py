@@ -8,8 +8,8 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,14 +23,14 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 import fieldmark
-from fieldmark import runtime, storage
-from fieldmark.backbones.provenance import Provenance
+from fieldmark import hub, runtime, storage
+from fieldmark.backbones.provenance import Ledger, Provenance, ledger
 from fieldmark.backbones.weights import read_tensors
 from fieldmark.data.catalog import Catalog
-from fieldmark.data.decode import decode
-from fieldmark.data.look import look_at, look_at_tensor, short_side, stack
+from fieldmark.data.looktensor import stack
+from fieldmark.data.stream import Embedded, Lens, gather, look_of, sources, stream
 from fieldmark.data.views import Photos, center_views
-from fieldmark.errors import ArtifactError, InputError, OutputError, PhotoError
+from fieldmark.errors import ArtifactError, InputError, OutputError
 from fieldmark.nn.inference import Precision, Runner
 from fieldmark.nn.spec import EncoderSpec, PostConfig, freeze
 
@@ -38,21 +38,20 @@ FORMAT = "fieldmark-encoder"
 FORMAT_VERSION = 1
 _TENSORS, _CARD, _README = "encoder.safetensors", "encoder.json", "README.md"
 
+
+class Layout(NamedTuple):
+    """Names of an encoder's two files; what is in them is the same."""
+
+    card: str
+    tensors: str
+
+
+PLAIN = Layout(_CARD, _TENSORS)
+HUB = Layout("config.json", "model.safetensors")
+"""As model hubs expect them."""
+
 Embeddings = Float[np.ndarray, "N D"]
 Photo = str | Path | bytes | npt.NDArray[Any] | Tensor | Image.Image
-
-
-class Embedded(NamedTuple):
-    """One photo's outcome while streaming."""
-
-    position: int
-    """Place in the input, from 0."""
-    embedding: Float[np.ndarray, " D"] | None
-    """Unit vector; None when the photo could not be read."""
-    problem: PhotoError | None
-    """Why not, or what is damaged."""
-    content_hash: str | None = None
-    """SHA-256 of the file's bytes, where there is a file."""
 
 
 class Encoder:
@@ -107,6 +106,11 @@ class Encoder:
         return self.spec.backbone.provenance
 
     @property
+    def ledger(self) -> Ledger:
+        """Licences of code, weights and photos, as far as they were told."""
+        return _ledger(self.spec.backbone.provenance, self.card, self.spec.whitening is not None)
+
+    @property
     def identity(self) -> str:
         """Hash of weights and settings: equal when two encoders embed alike. 64 hex digits."""
         if self._identity is None:
@@ -120,8 +124,44 @@ class Encoder:
             OutputError: If the folder holds something else, or cannot be written.
             StorageError: If the disk is full.
         """
-        target = Path(folder)
-        _check_target(target)
+        self._save(Path(folder), PLAIN)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the same under the names that model hubs expect.
+
+        ``config.json``, ``model.safetensors``, and a ``README.md`` whose head a hub reads.
+        ``Encoder.load`` takes either folder.
+
+        Raises:
+            OutputError: If the folder holds something else, or cannot be written.
+            StorageError: If the disk is full.
+        """
+        self._save(Path(folder), HUB)
+
+    def push_to_hub(
+        self, name: str, *, private: bool = True, message: str = "Encoder by fieldmark"
+    ) -> str:
+        """Upload to a model hub what :meth:`save_pretrained` writes.
+
+        Args:
+            name: ``owner/name``; created where it is not there.
+            private: Whether a repository that is created can be seen by its owner alone.
+            message: Of the commit.
+
+        Returns:
+            Where it is now.
+
+        Raises:
+            OutputError: If the name is none, the program is told to stay offline, or the hub refuses.
+            MissingExtraError: Without huggingface_hub.
+        """
+        with tempfile.TemporaryDirectory(prefix="fieldmark-") as place:
+            folder = Path(place) / "encoder"
+            self.save_pretrained(folder)
+            return hub.push(folder, name, private=private, message=message)
+
+    def _save(self, target: Path, layout: Layout) -> None:
+        _check_target(target, layout)
         tensors = _tensors(self.spec)
         digest = hashlib.sha256(tensors).hexdigest()
         self._identity = _identity(self.spec, digest)
@@ -132,18 +172,20 @@ class Encoder:
             "identity": self._identity,
             "weights_sha256": digest,
             "spec": self.spec.describe(),
+            "licences": self.ledger.dump(),
             "card": self.card,
         }
         text = json.dumps(card, indent=2, allow_nan=False) + "\n"
+        page = _describe(card, self.ledger, layout)
         storage.make_folder(target.parent)
         aside = target.with_name(f".{target.name}.{os.getpid()}.partial")
         with storage.storage_errors(target):
             shutil.rmtree(aside, ignore_errors=True)
             try:
                 aside.mkdir()
-                storage.write_bytes(aside / _TENSORS, tensors)
-                storage.write_text(aside / _README, _describe(card))
-                storage.write_text(aside / _CARD, text)
+                storage.write_bytes(aside / layout.tensors, tensors)
+                storage.write_text(aside / _README, page)
+                storage.write_text(aside / layout.card, text)
                 _swap(aside, target)
             finally:
                 shutil.rmtree(aside, ignore_errors=True)
@@ -156,23 +198,23 @@ class Encoder:
         device: str | torch.device = "auto",
         precision: Precision = "auto",
     ) -> "Encoder":
-        """Read an encoder folder, or a run folder that contains ``encoder``.
+        """Read an encoder folder (of either layout), or a run folder that contains ``encoder``.
 
         Raises:
             ArtifactError: If it is absent, damaged, or from a newer fieldmark.
         """
-        place = _find(Path(folder))
-        card = _read_card(place)
-        file = place / _TENSORS
+        place, layout = _find(Path(folder))
+        card = _read_card(place / layout.card)
+        file = place / layout.tensors
         if not file.is_file():
             raise ArtifactError(
-                f"{place} has no {_TENSORS}; the encoder is incomplete, copy it again."
+                f"{place} has no {layout.tensors}; the encoder is incomplete, copy it again."
             )
         digest = storage.sha256_of(file)
         if digest != card["weights_sha256"]:
             raise ArtifactError(
                 f"{file} is damaged or belongs to another encoder: its hash is {digest[:12]}…, "
-                f"{_CARD} says {str(card['weights_sha256'])[:12]}…; copy the whole folder again."
+                f"{layout.card} says {str(card['weights_sha256'])[:12]}…; copy the whole folder again."
             )
         try:
             spec = EncoderSpec.rebuild(card["spec"])
@@ -186,6 +228,32 @@ class Encoder:
         encoder = cls(spec, card.get("card") or {}, device=device, precision=precision)
         encoder._identity = _identity(spec, digest)
         return encoder
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path,
+        *,
+        download: bool | None = None,
+        device: str | torch.device = "auto",
+        precision: Precision = "auto",
+    ) -> "Encoder":
+        """Read a folder, or an encoder of a model hub that lies in the local cache.
+
+        Args:
+            name: Folder, or ``owner/name`` on the hub.
+            download: Whether the network may be used for a name; None: where the variable
+                ``FIELDMARK_ALLOW_DOWNLOAD`` says so.
+            device: Where to compute.
+            precision: As for the class.
+
+        Raises:
+            ArtifactError: If it is absent, damaged, or from a newer fieldmark.
+            MissingExtraError: For a name without huggingface_hub.
+        """
+        known = Path(name).exists() or not hub.is_name(str(name))
+        place = Path(name) if known else hub.fetch(str(name), download=download)
+        return cls.load(place, device=device, precision=precision)
 
     def embed(
         self,
@@ -210,12 +278,7 @@ class Encoder:
             PhotoError: Naming the first photo that cannot be read.
             InputError: If something is no photo at all.
         """
-        rows: list[npt.NDArray[np.float32]] = []
-        for item in self.stream(photos, batch_size=batch_size, workers=workers):
-            if item.embedding is None:
-                raise item.problem or PhotoError("unreadable", "unknown reason")
-            rows.append(item.embedding)
-        return np.stack(rows) if rows else np.zeros((0, self.dim), np.float32)
+        return gather(self.stream(photos, batch_size=batch_size, workers=workers), self.dim)
 
     def stream(
         self,
@@ -235,40 +298,18 @@ class Encoder:
             workers: Decoding threads; by default one per processor.
             rows: Only these rows of a catalog, in this order.
         """
-        threads = max(1, workers or runtime.processor_count())
-        numbered = enumerate(_sources(photos, rows))
-        with ThreadPoolExecutor(threads, thread_name_prefix="fieldmark-decode") as pool:
-            batches = iter(lambda: list(islice(numbered, batch_size)), [])
-            waiting = [pool.map(self._look, batch) for batch in islice(batches, 2)]
-            while waiting:
-                looks = list(waiting.pop(0))
-                # Decoding of the next batch goes on while this one is embedded.
-                waiting.extend(pool.map(self._look, batch) for batch in islice(batches, 1))
-                yield from self._finish(looks)
+        return stream(
+            photos,
+            self._lens,
+            lambda looks: self.encode(stack(looks)).cpu().numpy(),
+            batch_size=batch_size,
+            workers=workers,
+            rows=rows,
+        )
 
-    def _look(self, numbered: "tuple[int, Source]") -> "Look":
-        index, source = numbered
-        size, crop = self.size, self.spec.crop
-        photo = source.photo
-        digest = None
-        try:
-            if source.catalog is not None:
-                photo = source.catalog.read(int(photo))  # type: ignore[arg-type]
-            elif isinstance(photo, (str, Path)):
-                photo = _read(Path(photo))
-            if isinstance(photo, bytes):
-                digest = hashlib.sha256(photo).hexdigest()
-            return Look(index, *_prepare(photo, size, crop), digest)
-        except PhotoError as error:
-            problem = PhotoError(error.code, f"{source.name(index)}: {error.detail}")
-            return Look(index, None, problem, digest)
-
-    def _finish(self, looks: "list[Look]") -> Iterator[Embedded]:
-        good = [look.image for look in looks if look.image is not None]
-        embeddings = iter(self.encode(stack(good)).cpu().numpy() if good else ())
-        for look in looks:
-            vector = None if look.image is None else next(embeddings)
-            yield Embedded(look.position, vector, look.problem, look.content_hash)
+    @property
+    def _lens(self) -> Lens:
+        return Lens(self.size, self.spec.crop)
 
     def encode(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B E"]:
         """Embed images that are ready: square, of the encoder's size, in [0, 1]."""
@@ -325,9 +366,9 @@ class Encoder:
         chunks: list[npt.NDArray[np.float32]] = []
         shape = (0, 0)
         spec = self.spec.to(self.device)
-        numbered = enumerate(_sources(photos))
+        numbered = enumerate(sources(photos))
         while batch := list(islice(numbered, batch_size)):
-            looks = [self._look(item) for item in batch]
+            looks = [look_of(item, self._lens) for item in batch]
             for look in looks:
                 if look.image is None and look.problem is not None:
                     raise look.problem
@@ -349,87 +390,6 @@ class Encoder:
         return self.embed([Path(path)])[0]
 
 
-class Look(NamedTuple):
-    """A photo made ready, or why not."""
-
-    position: int
-    image: "npt.NDArray[np.uint8] | Tensor | None"
-    problem: PhotoError | None
-    content_hash: str | None = None
-
-
-class Source(NamedTuple):
-    """A photo still to be read."""
-
-    photo: "Photo | int"
-    catalog: Catalog | None = None
-
-    def name(self, index: int) -> str:
-        """How error texts call it."""
-        if self.catalog is not None:
-            return self.catalog[int(self.photo)].path  # type: ignore[arg-type]
-        return str(self.photo) if isinstance(self.photo, (str, Path)) else f"photo {index}"
-
-
-# The decoder may scale down to this many times what is needed. Photos that are hardly larger than
-# the input then come out whole, and none is blurred or shifted by being scaled twice by little.
-_OVERSAMPLING = 2
-_TABLES = {".csv", ".tsv", ".jsonl", ".parquet", ".tar"}
-
-
-def _sources(photos: Any, rows: Sequence[int] | None = None) -> Iterator[Source]:
-    if isinstance(photos, (str, Path)):
-        path = Path(photos)
-        many = path.is_dir() or path.suffix.lower() in _TABLES
-        photos = Catalog.open(path) if many else [path]
-    if isinstance(photos, Catalog):
-        for row in range(len(photos)) if rows is None else rows:
-            yield Source(int(row), photos)
-        return
-    single = isinstance(photos, (bytes, Image.Image)) or (
-        isinstance(photos, (np.ndarray, Tensor)) and photos.ndim == 3
-    )
-    for photo in [photos] if single else photos:
-        yield Source(photo)
-
-
-def _prepare(
-    photo: Any, size: int, crop: float
-) -> "tuple[npt.NDArray[np.uint8] | Tensor, PhotoError | None]":
-    if isinstance(photo, bytes):
-        decoded = decode(photo, enough=_OVERSAMPLING * short_side(size, crop))
-        damage = None
-        if decoded.damage:
-            code, _, detail = decoded.damage.partition(": ")
-            damage = PhotoError(code, detail)
-        return look_at(decoded.pixels, size, crop), damage
-    if isinstance(photo, Image.Image):
-        photo = np.array(photo.convert("RGB"))  # a copy: torch wants it writable
-    if isinstance(photo, Tensor) and photo.ndim == 3 and photo.shape[0] == 3:
-        if photo.is_floating_point():
-            return look_at_tensor(photo.detach(), size, crop), None
-        photo = photo.permute(1, 2, 0).cpu().numpy()
-    usable = isinstance(photo, np.ndarray) and photo.dtype == np.uint8 and photo.ndim == 3
-    if usable and photo.shape[2] == 3 and photo.size:
-        return look_at(photo, size, crop), None
-    described = (
-        f"{type(photo).__name__} {getattr(photo, 'dtype', '')} {getattr(photo, 'shape', '')}"
-    )
-    raise InputError(
-        f"cannot embed {described.strip()}; give paths, encoded bytes, uint8 arrays [H W 3], "
-        "tensors [3 H W] (uint8, or float in [0, 1]) or PIL images."
-    )
-
-
-def _read(path: Path) -> bytes:
-    try:
-        if not path.is_file():
-            raise PhotoError("missing", "there is no such file")
-        return path.read_bytes()
-    except OSError as error:
-        raise PhotoError("unreadable", str(error.strerror)) from None
-
-
 def _tensors(spec: EncoderSpec) -> bytes:
     state = {key: value.detach().cpu().contiguous() for key, value in spec.state_dict().items()}
     return to_safetensors(state, {"format": FORMAT})
@@ -442,10 +402,12 @@ def _identity(spec: EncoderSpec, digest: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _check_target(target: Path) -> None:
+def _check_target(target: Path, layout: Layout) -> None:
     if target.is_dir():
         names = {entry.name for entry in target.iterdir()}
-        if names and _CARD not in names:
+        # A config.json may be anyone's: all three files make it an encoder's.
+        ours = _CARD in names if layout == PLAIN else {*layout, _README} >= names
+        if names and not ours:
             raise OutputError(
                 f"{target} holds other files ({', '.join(sorted(names)[:3])}); choose a new or empty "
                 "folder for the encoder."
@@ -470,10 +432,11 @@ def _old(target: Path) -> Path:
     return target.with_name(f".{target.name}.old")
 
 
-def _find(folder: Path) -> Path:
-    for place in (folder, folder / "encoder", _old(folder)):
-        if (place / _CARD).is_file():
-            return place
+def _find(folder: Path) -> tuple[Path, Layout]:
+    for layout in (PLAIN, HUB):
+        for place in (folder, folder / "encoder", _old(folder)):
+            if (place / layout.card).is_file():
+                return place, layout
     if not folder.exists():
         raise ArtifactError(f"there is no encoder at {folder}; give a folder that holds {_CARD}.")
     raise ArtifactError(
@@ -481,8 +444,7 @@ def _find(folder: Path) -> Path:
     )
 
 
-def _read_card(place: Path) -> dict[str, Any]:
-    path = place / _CARD
+def _read_card(path: Path) -> dict[str, Any]:
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
         if card["format"] != FORMAT or not isinstance(card["spec"], dict):
@@ -501,12 +463,20 @@ def _read_card(place: Path) -> dict[str, Any]:
     return card
 
 
-def _describe(card: dict[str, Any]) -> str:
+def _ledger(provenance: Provenance, card: dict[str, Any], whitened: bool) -> Ledger:
+    # Whitening was fitted on photos too: a start with it is no longer only what it was.
+    known = {**card, "role": "whitened"} if whitened and card.get("role") == "start" else card
+    return ledger(provenance, known)
+
+
+def _describe(card: dict[str, Any], licences: Ledger, layout: Layout) -> str:
     spec, told = card["spec"], card["card"]
     provenance = Provenance.parse(spec["provenance"], _CARD)
     post = spec["post"]
     whitening = spec["whitening"]
+    load = "from_pretrained" if layout == HUB else "load"
     lines = [
+        *([hub.front_matter(card, licences)] if layout == HUB else []),
         "# Image encoder",
         "",
         f"Written by fieldmark {card['fieldmark']}. Load it with:",
@@ -514,7 +484,7 @@ def _describe(card: dict[str, Any]) -> str:
         "```python",
         "from fieldmark import Encoder",
         "",
-        'embeddings = Encoder.load("this/folder").embed(["photo.jpg"])',
+        f'embeddings = Encoder.{load}("this/folder").embed(["photo.jpg"])',
         "```",
         "",
         "| what | value |",
@@ -542,5 +512,7 @@ def _describe(card: dict[str, Any]) -> str:
         lines += [
             f"| {key} | {value} |" for key, value in metrics.items() if not isinstance(value, dict)
         ]
-    lines += ["", "Settings in full are in encoder.json."]
+    lines += ["", "## Licences", "", "| of | licence, or what is known |", "|---|---|"]
+    lines += [f"| {what} | {terms} |" for what, terms in licences.rows()]
+    lines += ["", f"Settings in full are in {layout.card}."]
     return "\n".join(lines) + "\n"

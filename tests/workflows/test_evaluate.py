@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from fieldmark.encoder import Embedded, Encoder, _prepare
+from fieldmark.data.stream import Embedded, prepare
+from fieldmark.encoder import Encoder
 from fieldmark.errors import InputError, LabelError, PhotoError
 from fieldmark.evaluation.evaluate import EvalConfig, EvalResult, evaluate_encoder
 from fieldmark.workflows.evaluate import evaluate
@@ -27,7 +28,7 @@ class ColourEncoder(Encoder):
     def stream(self, photos, *, batch_size):
         for position, photo in enumerate(photos):
             try:
-                image, problem = _prepare(photo, 32, 1.0)
+                image, problem = prepare(photo, 32, 1.0)
             except PhotoError as error:
                 yield Embedded(position, None, error)
                 continue

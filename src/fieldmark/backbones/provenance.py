@@ -1,9 +1,11 @@
 """Where starting weights come from and what they have seen (docs/design.md, promise 3)."""
 
 import re
-from typing import Literal
+from typing import Any, Literal
 
 from fieldmark.config import Config
+
+CODE_LICENCE = "Apache-2.0"
 
 How = Literal["supervised", "self-supervised", "text-supervised", "distilled", "random", "unknown"]
 
@@ -68,6 +70,75 @@ class Provenance(Config):
         if self.how == "random":
             return "random weights (no training before fieldmark)"
         return f"{self.how} weights, trained on {self.data} ({seen}); licence {self.licence}"
+
+
+class Ledger(Config):
+    """Terms that an artifact stands under, as far as they were told; nothing is guessed.
+
+    A network trained on photos or from weights may inherit their terms; which, is for a lawyer.
+    """
+
+    code: str = CODE_LICENCE
+    """Licence of fieldmark itself."""
+    weights: str = "unknown"
+    """Terms of the starting weights."""
+    weights_source: str = "unknown"
+    """Where the starting weights came from."""
+    weights_sha256: str | None = None
+    """Hash of their file."""
+    weights_data: str = "unknown"
+    """What they were trained on."""
+    labels_seen: str = "unknown"
+    """Whose labels the network has learnt from; "none" when it never saw any."""
+    photos: str = "unknown"
+    """What fieldmark trained on; "none" when it did not train."""
+    photos_licence: str = "unknown"
+    """Terms of those photos."""
+
+    def rows(self) -> list[tuple[str, str]]:
+        """What and terms, for cards and tables."""
+        return [
+            ("code (fieldmark)", self.code),
+            ("starting weights", self.weights),
+            ("source of the weights", self.weights_source),
+            ("SHA-256 of the weights' file", self.weights_sha256 or "unknown"),
+            ("photos the weights were trained on", self.weights_data),
+            ("labels seen", self.labels_seen),
+            ("photos fieldmark trained on", self.photos),
+            ("licence of those photos", self.photos_licence),
+        ]
+
+    def sentence(self) -> str:
+        """One line for people."""
+        return (
+            f"licences: code {self.code}; starting weights {self.weights}; photos trained on "
+            f"{self.photos_licence}; labels seen: {self.labels_seen}."
+        )
+
+
+def ledger(provenance: Provenance, card: dict[str, Any]) -> Ledger:
+    """What is known of an encoder's licences.
+
+    Args:
+        provenance: Of its starting weights.
+        card: The encoder's own; ``photos_source`` and ``photos_licence`` are read, where texts.
+    """
+
+    def told(key: str) -> str:
+        value = card.get(key)
+        return value if isinstance(value, str) and value.strip() else "unknown"
+
+    # A start that was only measured, or post-processed, has been trained on nothing.
+    untrained = card.get("role") == "start"
+    return Ledger(
+        weights=provenance.licence,
+        weights_source=provenance.source,
+        weights_sha256=provenance.sha256,
+        weights_data=provenance.data,
+        labels_seen=provenance.labels_seen,
+        photos="none" if untrained else told("photos_source"),
+        photos_licence="none" if untrained else told("photos_licence"),
+    )
 
 
 def random_provenance(seed: int) -> Provenance:

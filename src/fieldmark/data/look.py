@@ -1,14 +1,12 @@
 """The look that an encoder takes at one photo: resize, then cut the centre, as one linear map.
 
-The same geometry as ``views.center_views``, for photos that are not in a store.
+The same geometry as ``views.center_views``, for photos that are not in a store. Without torch, as
+an exported encoder is used; photos that are tensors: ``looktensor``.
 """
 
 import numpy as np
-import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from PIL import Image
-from torch import Tensor
-from torch.nn import functional
 
 Box = tuple[float, float, float, float]
 
@@ -47,32 +45,3 @@ def look_at(
         return np.ascontiguousarray(pixels[top : top + size, left : left + size])
     image = Image.fromarray(np.ascontiguousarray(pixels))
     return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box=box))
-
-
-def look_at_tensor(image: Float[Tensor, "3 H W"], size: int, crop: float) -> Float[Tensor, "3 S S"]:
-    """The same for a photo that is a tensor with values in [0, 1]."""
-    height, width = image.shape[1:]
-    short = short_side(size, crop)
-    resized = [short * length // min(height, width) for length in (height, width)]
-    if resized != [height, width]:
-        image = functional.interpolate(
-            image[None].float(), resized, mode="bilinear", antialias=True, align_corners=False
-        )[0]
-    top, left = (int(np.rint((length - size) / 2)) for length in resized)
-    return image[:, top : top + size, left : left + size].clamp(0, 1)
-
-
-def stack(
-    looks: list[UInt8[np.ndarray, "S S 3"] | Float[Tensor, "3 S S"]],
-) -> Float[Tensor, "B 3 S S"]:
-    """Join looks to a batch in [0, 1]; memory order is channels last."""
-    if all(isinstance(look, np.ndarray) for look in looks):
-        joined = torch.from_numpy(np.stack(looks))
-        return joined.permute(0, 3, 1, 2).to(torch.float32).div_(255)
-    parts = [
-        torch.from_numpy(np.ascontiguousarray(look)).permute(2, 0, 1).float() / 255
-        if isinstance(look, np.ndarray)
-        else look.cpu().float()
-        for look in looks
-    ]
-    return torch.stack(parts)

@@ -25,6 +25,10 @@ EXTRAS = {
     "wandb": "wandb",
     "open-clip-torch": "text",
     "transformers": "text",
+    "onnx": "onnx",
+    "onnxscript": "onnx",
+    "onnxruntime": "onnx",
+    "huggingface-hub": "hub",
 }
 
 

@@ -13,7 +13,8 @@ from fieldmark import rng
 from fieldmark.config import suggest
 from fieldmark.data.catalog import Catalog, Location, read_location
 from fieldmark.data.decode import decode
-from fieldmark.data.look import look_at, short_side, stack
+from fieldmark.data.look import look_at, short_side
+from fieldmark.data.looktensor import stack
 from fieldmark.data.tables import SUFFIXES, read_table
 from fieldmark.encoder import Encoder
 from fieldmark.errors import CatalogError, InputError, LabelError, PhotoError

@@ -25,6 +25,7 @@ from safetensors.torch import save as to_safetensors
 from fieldmark import __version__, rng, runtime, storage
 from fieldmark.backbones.provenance import Provenance
 from fieldmark.backbones.weights import read_tensors
+from fieldmark.data.benchmarks.folders import told_licence
 from fieldmark.data.catalog import Catalog
 from fieldmark.data.splits import Split
 from fieldmark.data.store import PhotoStore, begun_short_side
@@ -157,6 +158,8 @@ def finetune(
             card={
                 "role": "fine-tuned with labels",
                 "photos": len(usable.train_rows),
+                "photos_source": Path(photos).resolve().name,
+                "photos_licence": told_licence(Path(photos)),
                 "settings": config.dump(),
             },
             provenance=_provenance(start.provenance, usable, Path(photos)),

@@ -18,7 +18,8 @@ from jaxtyping import Float
 
 from fieldmark import storage
 from fieldmark.data.catalog import Catalog, signature_of
-from fieldmark.encoder import Embedded, Encoder
+from fieldmark.data.stream import Embedded
+from fieldmark.encoder import Encoder
 from fieldmark.errors import CatalogError, InputError
 from fieldmark.index.index import Hit, Index, Item, Stamp
 from fieldmark.index.sqlite import SqliteIndex

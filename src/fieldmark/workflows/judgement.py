@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 
 from fieldmark import rng, storage
 from fieldmark.config import to_toml
+from fieldmark.data.benchmarks.folders import told_licence
 from fieldmark.data.store import PhotoStore
 from fieldmark.data.views import ViewMaker
 from fieldmark.encoder import Encoder
@@ -109,7 +110,18 @@ def judge(
     finals = {who: sides[who, "post"] for who in ("start", *candidates)}
     if ships_plain:
         finals["start"] = sides["start", "plain"]
-    _save(run, recipe, finals, chosen if shipped == "trained" and candidates else "start", summary)
+    told = {
+        "photos_source": data.catalog.source.resolve().name,
+        "photos_licence": told_licence(data.catalog.source),
+    }
+    _save(
+        run,
+        recipe,
+        told,
+        finals,
+        chosen if shipped == "trained" and candidates else "start",
+        summary,
+    )
     write_report(
         run.path,
         _report(run, recipe, data, sides, chosen, summary, comparison, fitted, began),
@@ -301,7 +313,12 @@ def _grid_results(
 
 
 def _save(
-    run: RunFolder, recipe: Recipe, kept: dict[str, Side], ships: str, summary: dict[str, Any]
+    run: RunFolder,
+    recipe: Recipe,
+    told: dict[str, str],
+    kept: dict[str, Side],
+    ships: str,
+    summary: dict[str, Any],
 ) -> None:
     storage.make_folder(run.path / "encoders")
     for who, side in kept.items():
@@ -314,6 +331,7 @@ def _save(
             settings=recipe.dump(),
             metrics=metrics,
             verdict=summary["verdict"],
+            **told,
         )
         without_paths(side.encoder.card["settings"])
         side.encoder.save(run.encoder_of(who))

@@ -15,7 +15,7 @@ from fieldmark.data.benchmarks.files import NO_BOX, Folder, indexed, white
 from fieldmark.data.catalog import PHOTO_SUFFIXES, Catalog
 from fieldmark.data.splits import read_split
 from fieldmark.data.tables import read_table
-from fieldmark.errors import CatalogError
+from fieldmark.errors import CatalogError, InputError
 
 FOOD101 = Facts(
     name="food101",
@@ -236,6 +236,23 @@ def _about(file: Path, facts: Facts) -> Facts:
                 f"{file}: '{key} = {value!r}' is not understood; it may say {', '.join(_ABOUT)}, each a text."
             )
     return facts._replace(**told)
+
+
+def told_licence(source: Path) -> str:
+    """What ``about.toml`` beside photos says of their licence; ``unknown`` where it says nothing.
+
+    Args:
+        source: Folder of photos, or a table or shard in one.
+    """
+    for folder in (source, source.parent):
+        try:
+            found = _about(folder / "about.toml", FOLDER._replace(licence="unknown"))
+        except (InputError, OSError):
+            # Somebody else's file: a run that took hours must not end over it.
+            continue
+        if found.licence != "unknown":
+            return found.licence
+    return "unknown"
 
 
 _CORNERS = ("x_1", "y_1", "x_2", "y_2")
