@@ -65,6 +65,8 @@ def test_a_number_that_was_changed_is_found(copied, run):
     assert code == 1
     assert "DIFFERS" in out
     assert "encoder: map was" in out
+    tests = len(data["results"]["encoder"]["labels"])
+    assert f"more than 0.1 points; one test photo is {100 / tests:.2g}" in out
     assert verify(copied, tolerance=3.5)["verified"]
 
 

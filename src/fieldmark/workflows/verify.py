@@ -214,7 +214,9 @@ def _compared(
     told = {"largest": largest if np.isfinite(largest) else None, "measures": measures}
     if same:
         return {"status": "reproduced", "why": "", **told}
-    return {**_differs(f"a measure differs by more than {tolerance:g} points"), **told}
+    one = 100 / len(next(iter(now.values())).labels)
+    why = f"a measure differs by more than {tolerance:g} points; one test photo is {one:.2g}"
+    return {**_differs(why), **told}
 
 
 def _differs(why: str) -> dict[str, Any]:
