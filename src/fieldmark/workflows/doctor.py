@@ -17,12 +17,15 @@ PACKAGES = (
     "simplejpeg",
     "safetensors",
     "scikit-learn",
+    "faiss-cpu",
 )
 EXTRAS = {
     "pyarrow": "parquet",
     "pillow-heif": "heic",
     "tensorboard": "tensorboard",
     "wandb": "wandb",
+    "psycopg": "postgres",
+    "pgvector": "postgres",
     "open-clip-torch": "text",
     "transformers": "text",
     "onnx": "onnx",
