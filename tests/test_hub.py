@@ -4,6 +4,7 @@ import re
 import huggingface_hub
 import numpy as np
 import pytest
+import yaml
 
 from fieldmark import hub
 from fieldmark.backbones.backbone import Backbone, BackboneConfig
@@ -83,7 +84,6 @@ def test_a_cut_hub_folder_is_noticed(tmp_path, encoder):
 
 
 def front(folder):
-    yaml = pytest.importorskip("yaml")
     text = (folder / "README.md").read_text(encoding="utf-8")
     block = re.match(r"---\n(.*?)\n---\n", text, re.DOTALL)
     return yaml.safe_load(block.group(1)), text
@@ -124,7 +124,6 @@ def test_the_page_tells_licences_and_what_it_was_made_from(tmp_path, encoder):
     ],
 )
 def test_a_licence_is_named_only_when_all_agree(weights, photos, expected):
-    yaml = pytest.importorskip("yaml")
     text = hub.front_matter(
         {"spec": {"backbone": {"name": "no"}}}, Ledger(weights=weights, photos_licence=photos)
     )

@@ -2,6 +2,7 @@ import contextlib
 import itertools
 import sys
 import tempfile
+import warnings
 from pathlib import Path
 
 import psutil
@@ -19,7 +20,10 @@ _names = itertools.count()
 @pytest.fixture(scope="session")
 def server():
     """URL of a PostgreSQL with pgvector of our own, on a socket in a folder."""
-    pgserver = pytest.importorskip("pgserver")
+    with warnings.catch_warnings():
+        # It asks for a runtime folder, which services and containers have none of.
+        warnings.simplefilter("ignore")
+        import pgserver
     # Started by root it runs as another user, who must be able to reach the folder.
     with tempfile.TemporaryDirectory() as place:
         Path(place).chmod(0o755)
