@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw, ImageFont, features
 
 from fieldmark import storage
 from fieldmark.errors import OutputError
-from fieldmark.evaluation.report.render import page_text, source_hash
+from fieldmark.evaluation.report.render import page_text, security_policy
 from fieldmark.explain.drawing import COLOURS, Pixels
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
@@ -130,16 +130,7 @@ def page_of(sheet: Sheet) -> str:
     """A sheet as HTML text."""
     style, theme = Markup(page_text("style.css")), Markup(page_text("theme.js"))
     own = Markup(_text("explain.css"))
-    policy = "; ".join(
-        (
-            "default-src 'none'",
-            "img-src data:",
-            f"style-src {source_hash(style)} {source_hash(own)}",
-            f"script-src {source_hash(theme)}",
-            "base-uri 'none'",
-            "form-action 'none'",
-        )
-    )
+    policy = security_policy(styles=(style, own), scripts=(theme,))
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_text), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )

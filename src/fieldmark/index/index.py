@@ -415,6 +415,20 @@ def absent_items(keys: Sequence[str]) -> InputError:
     )
 
 
+def changed_content(items: Iterable[Item], stamps: Sequence[Stamp | None]) -> list[str]:
+    """Keys of items whose photo shows something else than before.
+
+    Args:
+        items: As they are.
+        stamps: New ones, in the same order.
+    """
+    return [
+        item.key
+        for item, new in zip(items, stamps, strict=True)
+        if new is not None and item.stamp is not None and item.stamp.sha256 != new.sha256
+    ]
+
+
 def conflict(keys: Iterable[str]) -> ConflictError:
     """Someone else was faster."""
     named = sorted(keys)

@@ -34,6 +34,7 @@ from fieldmark.index.index import (
     Vectors,
     absent_items,
     as_filter,
+    changed_content,
     check_keys,
     check_label,
     check_vectors,
@@ -331,12 +332,8 @@ class SqliteIndex(Index):
     ) -> None:
         """Vectors of what a photo showed before it was changed."""
         kept, _ = self._space(identity)
-        before = {item.key: item.stamp for item in self.get(keys)}
-        changed = [
-            number
-            for key, number, stamp in zip(keys, numbers, stamps, strict=True)
-            if stamp is not None and (old := before[key]) is not None and old.sha256 != stamp.sha256
-        ]
+        known = dict(zip(keys, numbers, strict=True))
+        changed = [known[key] for key in changed_content(self.get(keys), stamps)]
         if changed:
             self._note_removed(db, changed, except_space=kept)
             db.executemany(

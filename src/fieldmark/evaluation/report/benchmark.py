@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 from fieldmark import storage
 from fieldmark.errors import InputError
 from fieldmark.evaluation.report import charts
-from fieldmark.evaluation.report.render import page_text, source_hash
+from fieldmark.evaluation.report.render import page_text, security_policy
 from fieldmark.evaluation.significance import RankComparison, compare_ranks
 
 Row = Mapping[str, Any]
@@ -85,16 +85,7 @@ def benchmark_page(
     ranks = _ranks(own_rows)
     style, theme = Markup(page_text("style.css")), Markup(page_text("theme.js"))
     own = Markup(page_text("benchmark.css"))
-    policy = "; ".join(
-        (
-            "default-src 'none'",
-            "img-src data:",
-            f"style-src {source_hash(style)} {source_hash(own)}",
-            f"script-src {source_hash(theme)}",
-            "base-uri 'none'",
-            "form-action 'none'",
-        )
-    )
+    policy = security_policy(styles=(style, own), scripts=(theme,))
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(page_text),
         autoescape=True,

@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import re
+from collections.abc import Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -62,16 +63,7 @@ def page_of(data: ReportData) -> str:
     style, theme, script = (
         Markup(page_text(name)) for name in ("style.css", "theme.js", "report.js")
     )
-    policy = "; ".join(
-        (
-            "default-src 'none'",
-            "img-src data:",
-            f"style-src {source_hash(style)} {source_hash(shown)}",
-            f"script-src {source_hash(theme)} {source_hash(script)}",
-            "base-uri 'none'",
-            "form-action 'none'",
-        )
-    )
+    policy = security_policy(styles=(style, shown), scripts=(theme, script))
     names = _Names(data)
     before, after = (
         ("Start", "Trained") if data.kind == "train" else ("Plain start", "Post-processed")
@@ -179,6 +171,20 @@ def page_text(name: str) -> str:
     """A file that pages are made of."""
     folder = resources.files("fieldmark.evaluation.report").joinpath("page")
     return folder.joinpath(name).read_text(encoding="utf-8")
+
+
+def security_policy(*, styles: Sequence[str], scripts: Sequence[str]) -> str:
+    """A page's content security policy: ``data:`` pictures and these very styles and scripts alone."""
+    return "; ".join(
+        (
+            "default-src 'none'",
+            "img-src data:",
+            f"style-src {' '.join(map(source_hash, styles))}",
+            f"script-src {' '.join(map(source_hash, scripts))}",
+            "base-uri 'none'",
+            "form-action 'none'",
+        )
+    )
 
 
 def source_hash(text: str) -> str:
