@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 
 from fieldmark.errors import InputError
 from fieldmark.evaluation import linear
-from fieldmark.evaluation.linear import _Logistic, label_subset, logistic_probe, sgd_probe
+from fieldmark.evaluation.linear import _Logistic, _Objective, label_subset, logistic_probe, sgd_probe
 
 
 def clusters(seed=0, count=200, dim=12, classes=6, noise=0.8):
@@ -36,7 +36,7 @@ def test_logistic_probe_solves_the_same_problem_as_scikit_learn(strength):
 def test_the_gradient_is_that_of_the_objective_whatever_the_features_mean():
     x, labels = clusters()
     x = torch.from_numpy(x + 3.0)
-    problem = _Logistic(x, torch.from_numpy(labels), 6, 20.0)
+    problem = _Logistic(x, torch.from_numpy(labels), _Objective(6, 20.0, 300, 1e-7))
     draw = torch.Generator().manual_seed(0)
     weight = torch.randn(6, 12, generator=draw, requires_grad=True)
     bias = torch.randn(6, generator=draw, requires_grad=True)

@@ -1,5 +1,7 @@
 """Weighted nearest-neighbour classification (docs/protocols.md)."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -41,6 +43,48 @@ def weighted_knn(
     Source:
         Wu et al. 2018, arXiv:1805.01978, section 3.4.
     """
+    predicted = [
+        votes.argmax(axis=1)
+        for votes in neighbour_votes(
+            train,
+            train_labels,
+            test,
+            classes=classes,
+            k=k,
+            temperature=temperature,
+            chunk_bytes=chunk_bytes,
+        )
+    ]
+    return np.concatenate(predicted) if predicted else np.empty(0, np.int64)
+
+
+def neighbour_votes(
+    train: Matrix,
+    train_labels: Int[np.ndarray, " N"],
+    test: Float[np.ndarray, "Q D"] | Float[torch.Tensor, "Q D"],
+    *,
+    classes: int,
+    k: int,
+    temperature: float = 0.1,
+    chunk_bytes: int = CHUNK_BYTES,
+) -> Iterator[Float[np.ndarray, "B C"]]:
+    """What the nearest train photos say of each test photo, block by block.
+
+    Args:
+        train: As for :func:`weighted_knn`, with the rest.
+        train_labels: Classes of the memory.
+        test: Embeddings to classify.
+        classes: Number of classes.
+        k: Neighbours that vote, >= 1.
+        temperature: Above 0.
+        chunk_bytes: Most bytes of one block of similarities.
+
+    Yields:
+        Votes of each class; the nearest photo's vote is 1.
+
+    Raises:
+        InputError: If a value is out of range or an embedding is zero or not finite.
+    """
     if k < 1 or temperature <= 0:
         raise InputError(
             f"kNN needs k >= 1 and temperature > 0, got k={k} and temperature={temperature}; "
@@ -53,16 +97,14 @@ def weighted_knn(
         )
     memory, queries = unit_rows(train, "train embeddings"), unit_rows(test, "test embeddings")
     k = min(k, len(memory))
-    predicted = np.empty(len(queries), np.int64)
-    for start, block in score_blocks(queries, memory, chunk_bytes):
+    for _, block in score_blocks(queries, memory, chunk_bytes):
         near = nearest_columns(torch.from_numpy(block), k)
         scores = np.take_along_axis(block, near, axis=1).astype(np.float64)
         # The largest weight is 1, so that a small temperature cannot overflow.
         weights = np.exp((scores - scores.max(axis=1, keepdims=True)) / temperature)
         cells = np.arange(len(block))[:, None] * classes + train_labels[near]
         votes = np.bincount(cells.ravel(), weights.ravel(), minlength=len(block) * classes)
-        predicted[start : start + len(block)] = votes.reshape(-1, classes).argmax(axis=1)
-    return predicted
+        yield votes.reshape(-1, classes)
 
 
 def nearest_columns(scores: Float[torch.Tensor, "B G"], k: int) -> Int[np.ndarray, "B K"]:

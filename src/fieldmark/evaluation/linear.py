@@ -30,6 +30,19 @@ class Probe(NamedTuple):
         return self.scores(embeddings).argmax(axis=1)
 
 
+_NEVER = -1e9
+"""Bias of classes without photos."""
+
+
+class _Objective(NamedTuple):
+    """What is minimised, and how closely."""
+
+    classes: int
+    strength: float
+    max_steps: int
+    tolerance: float
+
+
 def logistic_probe(
     train: Matrix,
     train_labels: Int[np.ndarray, " N"],
@@ -37,8 +50,10 @@ def logistic_probe(
     classes: int,
     strength: float = 10.0,
     max_steps: int = 300,
+    tolerance: float = 1e-7,
+    start: Probe | None = None,
 ) -> Probe:
-    """Multinomial logistic regression on L2-normalised embeddings, from zero to its one minimum.
+    """Multinomial logistic regression on L2-normalised embeddings, down to its one minimum.
 
     Minimises ``strength * sum_i CE_i + ||W||^2 / 2`` (scikit-learn's ``C``; the bias is free).
     Draws nothing at random.
@@ -49,19 +64,35 @@ def logistic_probe(
         classes: Number of classes; classes without train photos are never predicted.
         strength: Weight of the data against the penalty, above 0; 10 suits unit vectors.
         max_steps: Most L-BFGS steps.
+        tolerance: Relative decrease of the objective below which it ends. 1e-6 moves no accuracy;
+            1e-4 takes a third of the steps and moved accuracy by 0.2 points at most on birds.
+        start: Probe of the same classes to begin at, as one fitted before a few more labels came in;
+            zero by default. The minimum is the same.
 
     Raises:
-        InputError: If labels are out of range or ``strength`` is not positive.
+        InputError: If labels are out of range, ``strength`` is not positive, or ``start`` has other
+            classes or dimensions.
     """
     x, labels = _check(train, train_labels, classes)
+    if start is not None and start.weight.shape != (classes, x.shape[1]):
+        raise InputError(
+            f"the probe to begin at has weights of shape {list(start.weight.shape)}; {classes} classes "
+            f"and embeddings of {x.shape[1]} numbers want [{classes}, {x.shape[1]}]."
+        )
     if strength <= 0:
         raise InputError(f"strength must be above 0, got {strength}; 10 suits unit vectors.")
     seen, targets = np.unique(labels, return_inverse=True)
-    full = Probe(np.zeros((classes, x.shape[1]), np.float32), np.full(classes, -1e9, np.float32))
+    full = Probe(np.zeros((classes, x.shape[1]), np.float32), np.full(classes, _NEVER, np.float32))
     full.bias[seen] = 0
     if len(seen) > 1:
+        objective = _Objective(len(seen), strength, max_steps, tolerance)
+        begin = None
+        if start is not None:
+            # Classes that had no photo until now carry a bias that forbids them.
+            bias = np.maximum(start.bias[seen], start.bias[start.bias > _NEVER].min(initial=0.0))
+            begin = torch.from_numpy(start.weight[seen]), torch.from_numpy(bias)
         full.weight[seen], full.bias[seen] = _fit(
-            torch.from_numpy(x), torch.from_numpy(targets), len(seen), strength, max_steps
+            torch.from_numpy(x), torch.from_numpy(targets), objective, begin
         )
     return full
 
@@ -69,15 +100,15 @@ def logistic_probe(
 def _fit(
     x: Float[Tensor, "N D"],
     targets: Int[Tensor, " N"],
-    classes: int,
-    strength: float,
-    max_steps: int,
+    objective: _Objective,
+    begin: "_Parameters | None",
 ) -> tuple[Float[np.ndarray, "C D"], Float[np.ndarray, " C"]]:
     # The penalty keeps weights in the span of the photos: fewer photos than dimensions, less work.
     basis = torch.linalg.qr(x.T)[0] if len(x) < x.shape[1] else None
-    weight, bias = _Logistic(
-        x if basis is None else x @ basis, targets, classes, strength
-    ).minimise(max_steps)
+    if basis is not None:
+        x = x @ basis
+        begin = None if begin is None else (begin[0] @ basis, begin[1])
+    weight, bias = _Logistic(x, targets, objective).minimise(begin)
     if basis is not None:
         weight = weight @ basis.T
     return weight.numpy(), bias.numpy()
@@ -85,8 +116,6 @@ def _fit(
 
 _MEMORY = 10
 """Steps that L-BFGS remembers."""
-_TOLERANCE = 1e-7
-"""Relative decrease of the objective below which it ends: ten times that moves no accuracy."""
 _ROWS = 8_192
 """Photos whose probabilities are held at a time."""
 
@@ -108,11 +137,12 @@ class _Logistic:
     """
 
     def __init__(
-        self, x: Float[Tensor, "N D"], targets: Int[Tensor, " N"], classes: int, strength: float
+        self, x: Float[Tensor, "N D"], targets: Int[Tensor, " N"], objective: _Objective
     ) -> None:
-        self.x, self.targets, self.classes = x, targets, classes
+        self.x, self.targets, self.objective = x, targets, objective
+        classes = objective.classes
         # The mean loss does not grow with the number of photos.
-        self.decay = 1.0 / (strength * len(x))
+        self.decay = 1.0 / (objective.strength * len(x))
         # The free bias absorbs the mean, so centring leaves the solution as it is and spares steps
         # where features share a large mean, as after a ReLU. Written out, it needs no second copy.
         self.mean = x.mean(dim=0)
@@ -126,14 +156,18 @@ class _Logistic:
         self.inverse = torch.cholesky_inverse(factor)
         self.bias_inverse = 1.0 / curvature
 
-    def minimise(self, max_steps: int) -> _Parameters:
-        """Weight and bias for features that are not centred."""
-        weight = self.x.new_zeros(self.classes, self.x.shape[1])
-        bias = self.x.new_zeros(self.classes)
-        logits = self.x.new_zeros(len(self.x), self.classes)
+    def minimise(self, begin: _Parameters | None = None) -> _Parameters:
+        """Weight and bias for features that are not centred, as are those to begin at."""
+        if begin is None:
+            weight = self.x.new_zeros(self.objective.classes, self.x.shape[1])
+            bias = self.x.new_zeros(self.objective.classes)
+            logits = self.x.new_zeros(len(self.x), self.objective.classes)
+        else:
+            weight, bias = begin[0], begin[1] + begin[0] @ self.mean
+            logits = self._logits(weight, bias)
         value, gradient = self._value(logits, weight), self._gradient(logits, weight)
         steps: list[tuple[_Parameters, _Parameters, float]] = []
-        for _ in range(max_steps):
+        for _ in range(self.objective.max_steps):
             direction = self._direction(gradient, steps)
             slopes = self._logits(*direction)
             length = self._search(logits, slopes, weight, direction)
@@ -146,7 +180,7 @@ class _Logistic:
             curvature = _dot(moved, bent)
             if curvature > 0:
                 steps = [*steps[1 - _MEMORY :], (moved, bent, 1.0 / curvature)]
-            if before - value <= _TOLERANCE * value:
+            if before - value <= self.objective.tolerance * value:
                 break
         return weight, bias - weight @ self.mean
 

@@ -1,0 +1,1 @@
+"""A few labels to a classifier: heads, probabilities, sets, the unknown, and what to label next."""
