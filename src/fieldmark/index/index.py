@@ -117,8 +117,12 @@ class Index(ABC):
         """
 
     @abstractmethod
-    def use_space(self, identity: str) -> None:
+    def use_space(self, identity: str, *, incomplete: bool = False) -> None:
         """Search with this encoder from now on.
+
+        Args:
+            identity: Of a space.
+            incomplete: Also where items have no vector in it: searches do not find those.
 
         Raises:
             InputError: No such space, or items without a vector in it; says how many.
