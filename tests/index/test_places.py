@@ -118,7 +118,7 @@ def test_photos_are_indexed_searched_and_migrated_on_a_server(server, photos, tm
     assert [hit.key for hit in inside.hits][:2] == [hit.key for hit in outside.hits][1:]
     # The encoder is moved away: said where it was, found where it is now, and no other is taken.
     moved = encoder.rename(tmp_path / "moved")
-    with pytest.raises(ArtifactError, match="is not on this machine .*it was in .*encoder"):
+    with pytest.raises(ArtifactError, match=r"is not on this machine .*it was in .*encoder"):
         search_photos(place, [query], device="cpu")
     found = search_photos(place, [query], encoder=str(moved), device="cpu")
     assert found[0].hits[0].key == "3.png"

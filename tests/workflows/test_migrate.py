@@ -143,7 +143,7 @@ def test_another_folder_changes_nothing_and_one_process_works_at_a_time(
 ):
     (tmp_path / "elsewhere").mkdir()
     shutil.copy(next(birds.rglob("*.jpg")), tmp_path / "elsewhere" / "x.jpg")
-    with pytest.raises(CatalogError, match="none of the .* photos of the index"):
+    with pytest.raises(CatalogError, match=r"none of the .* photos of the index"):
         migrate_index(made, encoders[1], tmp_path / "elsewhere", incomplete=True, device="cpu")
     with open_index(made) as index, hold_index(index, made):
         assert index.stats().current == identities(encoders)[0]
