@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from _record import RESULTS, record
 from PIL import Image, ImageEnhance, ImageOps
 from sklearn.metrics import roc_auc_score
 
+from _record import RESULTS, record
 from fieldmark.data.audit import AuditConfig, likeness, near_groups
 from fieldmark.data.decode import decode
 from fieldmark.encoder import Encoder

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import shutil
 
 import numpy as np
@@ -102,7 +101,7 @@ def test_without_photos_near_pairs_are_candidates(prepared):
     few = find_duplicates(index, where=f'key in ("{keys[0]}", "copy.jpg", "{keys[9]}")')
     assert (few["photos"], few["exact"]) == (3, 1)
     with pytest.raises(InputError, match="must be a cosine"):
-        find_duplicates(index, threshold=2)
+        find_duplicates(index, threshold=2.0)
 
 
 def test_photos_that_cannot_be_read_are_candidates(made, tmp_path):
@@ -117,11 +116,11 @@ def test_photos_that_cannot_be_read_are_candidates(made, tmp_path):
 
 
 def test_outliers_are_ranked_and_written(made, tmp_path):
-    index, _, keys = made
+    index = made[0]
     with open_index(index) as opened:
         x = opened.vectors([item.key for item in opened.items()])
         names = [item.key for item in opened.items()]
-        opened.set_labels({key: None for key in names})
+        opened.set_labels(dict.fromkeys(names))
         # Vectors of three kinds, one photo against all of them.
         random = np.random.default_rng(0)
         centres = random.normal(size=(3, x.shape[1])) + 2
@@ -133,7 +132,7 @@ def test_outliers_are_ranked_and_written(made, tmp_path):
         labels = {key: "abc"[i % 3] for i, key in enumerate(names)}
         opened.set_labels(labels | {names[4]: "c"})
     told = find_outliers(index, count=5, out=tmp_path / "outliers.csv")
-    assert [row["path"] for row in told["outliers"]][0] == names[7]
+    assert told["outliers"][0]["path"] == names[7]
     scores = [row["score"] for row in told["outliers"]]
     assert (len(scores), scores) == (5, sorted(scores, reverse=True))
     assert scores[0] > 1 > told["usual"]
@@ -211,7 +210,7 @@ def find_labels(index):
 
 @pytest.mark.parametrize("links", ["symbolic", "hard", "copy"])
 def test_folders_are_merged_and_renamed_and_photos_stay_as_they_were(made, tmp_path, links):
-    index, photos, keys = made
+    index, photos, _ = made
     with open_index(index) as opened:
         opened.set_labels({item.key: None for item in opened.items()})
     before = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in photos.rglob("*.jpg")}
@@ -261,11 +260,10 @@ def test_folders_are_merged_and_renamed_and_photos_stay_as_they_were(made, tmp_p
 
 def test_file_names_are_made_harmless(encoder, sample, tmp_path):
     photos = tmp_path / "photos"
-    names = ["a:b?.jpg", "..hidden .jpg", "x" * 180 + ".jpg", "ключ\n.jpg", "-rf.jpg"]
+    names = ["a:b?.jpg", "a. .jpg", "x" * 180 + ".jpg", "ключ\n.jpg", "-rf.jpg"]
+    photos.mkdir()
     for file, name in zip(sorted(sample.photos.rglob("*.jpg")), names):
-        (photos / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(file, photos / f"d{names.index(name)}.jpg")
-        os.rename(photos / f"d{names.index(name)}.jpg", photos / name.lstrip("."))
+        shutil.copy(file, photos / name)
     index_photos(encoder, photos, tmp_path / "index", device="cpu")
     cluster_photos(tmp_path / "index", folders=tmp_path / "out", photos=photos, count=2)
     made = [file.name for file in (tmp_path / "out").glob("*/*")]
@@ -300,7 +298,7 @@ def test_what_cannot_be_sorted_or_applied_says_why(made, tmp_path):
     with pytest.raises(LabelError, match="a has two names"):
         apply_names(index, tmp_path / "bad.csv")
     (tmp_path / "bad.csv").write_text("path,name,label,file\nnowhere.jpg,x,,f\n")
-    with pytest.raises(InputError, match="has no item 'nowhere.jpg'"):
+    with pytest.raises(InputError, match=r"has no item 'nowhere\.jpg'"):
         apply_names(index, tmp_path / "bad.csv")
     (tmp_path / "bad.csv").write_text(f"path,name,label,file\nnowhere.jpg,{'x' * 600},,f\n")
     with pytest.raises(LabelError, match="is no label"):

@@ -49,10 +49,10 @@ class Merges(NamedTuple):
     merged: Int[np.ndarray, " K"]
     """Group of each cluster, from 0, the largest first (by photos)."""
     pairs: Int[np.ndarray, "P 2"]
-    """Clusters, the pair most alike first: each step by which the tree joins two groups is one pair, the
-    two clusters that are nearest across it."""
+    """Clusters, the pair most alike first. Each joining of two groups is one pair, the two clusters that
+    are most alike across it: answered one after the other they never ask what is known already."""
     cosines: Float[np.ndarray, " P"]
-    """Of the two groups' centres, on average."""
+    """Of the two clusters' centres."""
 
 
 def estimate_kinds(x: Unit) -> int:
@@ -129,30 +129,33 @@ def find_clusters(x: Unit, count: int, *, seed: int = 0) -> Clusters:
 
 
 def suggest_merges(found: Clusters, groups: int) -> Merges:
-    """Join clusters step by step, always the two groups whose centres are most alike on average.
+    """Join clusters step by step.
 
     Args:
         found: Clusters.
         groups: How many groups to leave.
 
     Source:
-        Average linkage, Sokal and Michener 1958, on cosines of the clusters' centres.
+        Ward 1963, on the clusters' centres. Average linkage chains: cut at the same number it left
+        groups less pure by 2 to 5 points (cub50, birds200).
     """
     count = len(found.centres)
     if count < 2:
         empty = np.zeros((0, 2), np.int64)
         return Merges(np.zeros(count, np.int64), empty, np.zeros(0, np.float32))
-    tree = linkage(found.centres.astype(np.float64), "average", metric="cosine")
+    tree = linkage(found.centres.astype(np.float64), "ward")
     cut = fcluster(tree, max(1, min(groups, count)), "maxclust") - 1
     sizes = np.bincount(cut, weights=np.bincount(found.assigned, minlength=count))
     place = np.empty(len(sizes), np.int64)
     place[np.argsort(-sizes, kind="stable")] = np.arange(len(sizes))
     alike = found.centres @ found.centres.T
     members: list[list[int]] = [[cluster] for cluster in range(count)]
-    pairs = []
-    for one, other, *_ in tree:
+    pairs = np.empty((count - 1, 2), np.int64)
+    for step, (one, other, *_) in enumerate(tree):
         a, b = members[int(one)], members[int(other)]
         nearest = np.unravel_index(np.argmax(alike[np.ix_(a, b)]), (len(a), len(b)))
-        pairs.append(sorted((a[nearest[0]], b[nearest[1]])))
+        pairs[step] = sorted((a[nearest[0]], b[nearest[1]]))
         members.append(a + b)
-    return Merges(place[cut], np.array(pairs, np.int64), (1 - tree[:, 2]).astype(np.float32))
+    cosines = alike[pairs[:, 0], pairs[:, 1]]
+    order = np.argsort(-cosines, kind="stable")
+    return Merges(place[cut], pairs[order], cosines[order])
