@@ -5,8 +5,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from fieldmark.cli.console import Json, emit
-from fieldmark.cli.index_migrate import IndexPlace
+from fieldmark.cli.console import IndexPlace, Json, emit
 
 
 def command(

@@ -5,8 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fieldmark.cli.console import Json, emit, progress_bars
-from fieldmark.cli.index_migrate import IndexPlace
+from fieldmark.cli.console import IndexPlace, Json, emit, progress_bars
 
 _SHOWN = 20
 

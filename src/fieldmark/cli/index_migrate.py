@@ -5,9 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fieldmark.cli.console import Json, emit, progress_bars
-
-IndexPlace = Annotated[str, typer.Argument(help="Folder, or a postgresql:// URL.")]
+from fieldmark.cli.console import IndexPlace, Json, emit, progress_bars
 
 
 def command(

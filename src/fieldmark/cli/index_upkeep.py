@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fieldmark.cli.console import Json, emit
-from fieldmark.cli.index_migrate import IndexPlace
+from fieldmark.cli.console import IndexPlace, Json, emit
 
 
 def verify(index: IndexPlace, json: Json = False) -> None:

@@ -4,13 +4,11 @@ from typing import Annotated
 
 import typer
 
-from fieldmark.cli.console import Json, emit
+from fieldmark.cli.console import IndexPlace, Json, emit
 
 
 def command(
-    index: Annotated[
-        str, typer.Argument(help="From fieldmark index: a folder, or a postgresql:// URL.")
-    ],
+    index: IndexPlace,
     photos: Annotated[
         list[str], typer.Argument(help="Photo files, or paths of photos in the index.")
     ],

@@ -112,6 +112,11 @@ class Index(ABC):
     def add_space(self, identity: str, dim: int, about: Meta | None = None) -> None:
         """Make room for vectors of an encoder; the first becomes the current one.
 
+        Args:
+            identity: Of the encoder.
+            dim: Numbers of a vector.
+            about: What the encoder is, for people; replaces what was told before.
+
         Raises:
             InputError: The same identity with another dim.
         """

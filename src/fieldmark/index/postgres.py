@@ -207,6 +207,10 @@ class PostgresIndex(Index):
                 raise InputError(
                     f"the index has vectors of {known[0]} numbers for encoder {identity[:12]}…, not {dim}."
                 )
+            elif about is not None:
+                db.execute(
+                    "UPDATE spaces SET about = %s WHERE identity = %s", (meta_text(about), identity)
+                )
 
     def use_space(self, identity: str, *, incomplete: bool = False) -> None:
         """See :meth:`Index.use_space`."""
