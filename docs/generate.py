@@ -30,12 +30,19 @@ def cli_page() -> str:
         "130 stopped by Ctrl-C with everything saved. `NO_COLOR` is respected.\n"
     )
     for name, command in group.commands.items():
-        lines.append(f"## fieldmark {name}\n\n{(command.help or '').strip()}\n")
-        lines.append("| argument | meaning | default |\n|---|---|---|")
-        for parameter in command.params:
-            lines.append(_parameter_row(parameter))
-        lines.append("")
+        lines += _command_lines("##", f"fieldmark {name}", command)
+        for inner, below in getattr(command, "commands", {}).items():
+            lines += _command_lines("###", f"fieldmark {name} {inner}", below)
     return "\n".join(lines)
+
+
+def _command_lines(level: str, name: str, command: Any) -> list[str]:
+    lines = [f"{level} {name}\n\n{(command.help or '').strip()}\n"]
+    if command.params:
+        lines.append("| argument | meaning | default |\n|---|---|---|")
+        lines += [_parameter_row(parameter) for parameter in command.params]
+        lines.append("")
+    return lines
 
 
 def _parameter_row(parameter: Any) -> str:

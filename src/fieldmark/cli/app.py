@@ -11,15 +11,18 @@ from fieldmark.cli import (
     ablate,
     bench,
     check,
+    cluster,
     compare,
     datasets,
     doctor,
+    duplicates,
     embed,
     explain,
     export,
     finetune,
     index,
     methods,
+    outliers,
     plan,
     preview,
     report,
@@ -42,7 +45,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-COMMANDS: dict[str, Callable[..., None]] = {
+COMMANDS: dict[str, Callable[..., None] | typer.Typer] = {
     "sample": sample.command,
     "check": check.command,
     "preview": preview.command,
@@ -50,8 +53,11 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "train": train.command,
     "eval": evaluate.command,
     "embed": embed.command,
-    "index": index.command,
+    "index": index.app,
     "search": search.command,
+    "duplicates": duplicates.command,
+    "outliers": outliers.command,
+    "cluster": cluster.command,
     "explain": explain.command,
     "export": export.command,
     "finetune": finetune.command,
@@ -65,7 +71,10 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "doctor": doctor.command,
 }
 for _name, _command in COMMANDS.items():
-    app.command(name=_name)(_command)
+    if isinstance(_command, typer.Typer):
+        app.add_typer(_command, name=_name)
+    else:
+        app.command(name=_name)(_command)
 
 
 def _version(value: bool | None) -> None:

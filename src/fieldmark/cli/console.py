@@ -23,6 +23,9 @@ from rich.progress import (
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON object as the last line on stdout.")
 ]
+IndexPlace = Annotated[
+    str, typer.Argument(help="From fieldmark index: a folder, or a postgresql:// URL.")
+]
 
 
 def messages() -> Console:

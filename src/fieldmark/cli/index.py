@@ -1,11 +1,24 @@
-"""``fieldmark index``: photos that can be searched."""
+"""``fieldmark index``: photos that can be searched, and the upkeep of what was made."""
 
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
+from fieldmark.cli import index_migrate, index_upkeep
 from fieldmark.cli.console import Json, emit, progress_bars
+
+_BUILD = "build"
+
+
+class _BuildsByDefault(TyperGroup):
+    """``fieldmark index ENCODER PHOTOS`` builds; only a first word that is a command is one."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
+            args = [_BUILD, *args]
+        return super().parse_args(ctx, args)
 
 
 def command(
@@ -13,7 +26,10 @@ def command(
     photos: Annotated[
         Path, typer.Argument(help="Folder, table (CSV, JSONL, Parquet) or tar shard.")
     ],
-    out: Annotated[Path, typer.Option(help="The index; again to bring it up to date.")],
+    out: Annotated[
+        str,
+        typer.Option(help="The index: folder or postgresql:// URL; again to bring it up to date."),
+    ],
     batch_size: Annotated[int, typer.Option(min=1, help="Photos per forward pass.")] = 64,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Decoding threads; one per processor by default.")
@@ -23,6 +39,12 @@ def command(
         bool,
         typer.Option("--forget-missing", help="Remove photos that are gone, with their labels."),
     ] = False,
+    problems: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV of photos that cannot be read; problems.csv in the index's folder by default."
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Make photos searchable, or bring an index up to date.
@@ -36,6 +58,8 @@ def command(
       fieldmark index run photos --out birds.index
 
       fieldmark index run photos --out birds.index --forget-missing
+
+      fieldmark index run photos --out postgresql://ida@birds.example/photos
     """
     from fieldmark.workflows.index import index_photos
 
@@ -48,6 +72,7 @@ def command(
             workers=workers,
             device=device,
             forget_missing=forget_missing,
+            problems_file=problems,
             progress=bars,
         )
     emit(json, told, _text(told))
@@ -69,3 +94,29 @@ def _text(told: dict[str, Any]) -> str:
     ]
     text = f"{told['index']} holds {told['items']:,} photos: {', '.join(parts) or 'none'}."
     return text + (f" Why not: {told['problems']}." if told["problems"] else "")
+
+
+app = typer.Typer(cls=_BuildsByDefault, no_args_is_help=True, rich_markup_mode="markdown")
+app.command(_BUILD)(command)
+app.command("migrate")(index_migrate.command)
+app.command("verify")(index_upkeep.verify)
+app.command("compact")(index_upkeep.compact)
+app.command("backup")(index_upkeep.backup)
+app.command("stats")(index_upkeep.stats)
+
+
+@app.callback()
+def group() -> None:
+    """Make photos searchable, and look after the index.
+
+    The first word may be left out when it is build (a folder that is called as a command is ./migrate).
+    Every command has --json. INDEX is a folder, or the URL of a PostgreSQL server with pgvector; the
+    password is better in ~/.pgpass or PGPASSWORD than in the URL, where other users of the machine
+    can see it.
+
+    Examples:
+
+      fieldmark index run photos --out birds.index
+
+      fieldmark index migrate birds.index new-run photos
+    """

@@ -1,15 +1,14 @@
 """``fieldmark search``: what looks like this photo?"""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fieldmark.cli.console import Json, emit
+from fieldmark.cli.console import IndexPlace, Json, emit
 
 
 def command(
-    index: Annotated[Path, typer.Argument(help="From fieldmark index.")],
+    index: IndexPlace,
     photos: Annotated[
         list[str], typer.Argument(help="Photo files, or paths of photos in the index.")
     ],
@@ -17,6 +16,13 @@ def command(
     where: Annotated[
         str | None,
         typer.Option(help="Only photos for which this holds, as 'label = \"wren\"'."),
+    ] = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(
+            help="Whose vectors: the beginning of an identity (fieldmark index stats lists them), or the "
+            "encoder's folder; by default those that the index uses."
+        ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 …")] = "auto",
     json: Json = False,
@@ -32,9 +38,10 @@ def command(
 
       fieldmark search birds.index wren/0012.jpg --where 'label != "wren" and missing = false'
     """
+    from fieldmark.index.places import shown
     from fieldmark.workflows.index import search_photos
 
-    answers = search_photos(index, photos, k=k, where=where, device=device)
+    answers = search_photos(index, photos, k=k, where=where, encoder=encoder, device=device)
     found = [
         {
             "query": answer.query,
@@ -59,4 +66,4 @@ def command(
             lines.append(f"  {hit.score:6.3f}  {hit.key}{told}{'  (missing)' * hit.item.missing}")
         if not answer.hits:
             lines.append("  nothing (the filter leaves no photo)" if where else "  nothing")
-    emit(json, {"index": str(index), "answers": found}, "\n".join(lines))
+    emit(json, {"index": shown(index), "answers": found}, "\n".join(lines))

@@ -106,7 +106,7 @@ class _Collector:
         self.present[reply.id] = True
         self.thumbs[reply.id], gray = describe(photo.pixels)
         self.phash[reply.id] = perceptual_hash(gray[None])[0]
-        self.seconds[reply.id] = _seconds(photo.taken)
+        self.seconds[reply.id] = seconds_of(photo.taken)
         self.originals.append(photo.original)
         self.formats[photo.format] += 1
         self.notes.update(note.partition(":")[0] for note in photo.notes)
@@ -196,7 +196,8 @@ def _joined(near: list[list[int]], exact: dict[int, list[int]]) -> list[list[int
     return sorted(groups)
 
 
-def _seconds(taken: str | None) -> float:
+def seconds_of(taken: str | None) -> float:
+    """When a photo was taken, in seconds since 1970 by the camera's clock; NaN where that is not known."""
     if taken is None:
         return math.nan
     try:

@@ -112,13 +112,22 @@ class Index(ABC):
     def add_space(self, identity: str, dim: int, about: Meta | None = None) -> None:
         """Make room for vectors of an encoder; the first becomes the current one.
 
+        Args:
+            identity: Of the encoder.
+            dim: Numbers of a vector.
+            about: What the encoder is, for people; replaces what was told before.
+
         Raises:
             InputError: The same identity with another dim.
         """
 
     @abstractmethod
-    def use_space(self, identity: str) -> None:
+    def use_space(self, identity: str, *, incomplete: bool = False) -> None:
         """Search with this encoder from now on.
+
+        Args:
+            identity: Of a space.
+            incomplete: Also where items have no vector in it: searches do not find those.
 
         Raises:
             InputError: No such space, or items without a vector in it; says how many.

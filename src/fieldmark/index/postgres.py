@@ -109,8 +109,14 @@ class PostgresIndex(Index):
             raise InputError(f"{name!r} is no name of an index; use letters, digits and _.")
         self._psycopg, self._name, self._exact_up_to = psycopg, name, exact_up_to
         self._lock = threading.RLock()
-        with self._errors():
-            self._db = psycopg.connect(url, autocommit=True, connect_timeout=10)
+        try:
+            with self._errors():
+                self._db = psycopg.connect(url, autocommit=True, connect_timeout=10)
+        except StorageError:
+            # The library's words about a URL that it cannot read hold pieces of it: the password, maybe.
+            raise InputError(
+                "the server's URL cannot be read; it looks like postgresql://user@host:5432/database."
+            ) from None
         try:
             self._prepare(create)
             register_vector(self._db)
@@ -155,6 +161,29 @@ class PostgresIndex(Index):
         with self._lock:
             self._db.close()
 
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[None]:
+        """Keep others off adding photos for a block; the server lets go when the connection ends.
+
+        Raises:
+            BusyError: Another process adds photos to this index.
+        """
+        key = f"fieldmark {self._name} adding"
+        with self._lock, self._errors():
+            row = self._db.execute(
+                "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", (key,)
+            ).fetchone()
+        if not (row and row[0]):
+            raise BusyError(
+                f"another process is adding photos to the index '{self._name}'; wait for it, or stop it."
+            )
+        try:
+            yield
+        finally:
+            # A connection that went away holds nothing any more.
+            with contextlib.suppress(self._psycopg.Error):
+                self._db.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 0))", (key,))
+
     # -- spaces
 
     def add_space(self, identity: str, dim: int, about: Meta | None = None) -> None:
@@ -178,12 +207,16 @@ class PostgresIndex(Index):
                 raise InputError(
                     f"the index has vectors of {known[0]} numbers for encoder {identity[:12]}…, not {dim}."
                 )
+            elif about is not None:
+                db.execute(
+                    "UPDATE spaces SET about = %s WHERE identity = %s", (meta_text(about), identity)
+                )
 
-    def use_space(self, identity: str) -> None:
+    def use_space(self, identity: str, *, incomplete: bool = False) -> None:
         """See :meth:`Index.use_space`."""
         with self._write() as db:
             self._space(db, identity)
-            lacking = len(self.pending(identity))
+            lacking = 0 if incomplete else len(self.pending(identity))
             if lacking:
                 raise InputError(
                     f"{lacking:,} items have no vector of encoder {identity[:12]}… yet; searches would not "

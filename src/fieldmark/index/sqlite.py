@@ -190,12 +190,16 @@ class SqliteIndex(Index):
                 raise InputError(
                     f"the index has vectors of {known[0]} numbers for encoder {identity[:12]}…, not {dim}."
                 )
+            elif about is not None:
+                db.execute(
+                    "UPDATE spaces SET about = ? WHERE identity = ?", (meta_text(about), identity)
+                )
 
-    def use_space(self, identity: str) -> None:
+    def use_space(self, identity: str, *, incomplete: bool = False) -> None:
         """See :meth:`Index.use_space`."""
         with self._write() as db:
             self._space(identity)
-            lacking = len(self.pending(identity))
+            lacking = 0 if incomplete else len(self.pending(identity))
             if lacking:
                 raise InputError(
                     f"{lacking:,} items have no vector of encoder {identity[:12]}… yet; searches would not "
@@ -738,7 +742,7 @@ def _sound(key: object, data: bytes, crc: int, dim: int) -> bytes:
     if len(data) != 4 * dim or checksum(data) != crc:
         raise ArtifactError(
             f"the vector of {key!r} is damaged on the disk; remove the item and add it again, or take a "
-            "backup. fieldmark index --verify lists all that are."
+            "backup. fieldmark index verify lists all that are."
         )
     return data
 

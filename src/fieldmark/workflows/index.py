@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
 
 from fieldmark import storage
 from fieldmark.data.catalog import Catalog, signature_of
@@ -22,9 +21,9 @@ from fieldmark.data.stream import Embedded
 from fieldmark.encoder import Encoder
 from fieldmark.errors import CatalogError, InputError
 from fieldmark.index.index import Hit, Index, Item, Stamp
-from fieldmark.index.sqlite import SqliteIndex
-from fieldmark.training.lock import hold_run
+from fieldmark.index.places import Place, is_server, open_index, shown
 from fieldmark.workflows.photos import ShowProgress, quiet
+from fieldmark.workflows.spaces import choose_space, hold_index, keep_encoder, load_encoder
 
 COMMIT = 256
 """Photos per durable step: what a kill can cost."""
@@ -46,12 +45,13 @@ class Scan(NamedTuple):
 def index_photos(
     encoder: Path,
     photos: Path,
-    out: Path,
+    out: Place,
     *,
     batch_size: int = 64,
     workers: int | None = None,
     device: str = "auto",
     forget_missing: bool = False,
+    problems_file: Path | None = None,
     progress: ShowProgress = quiet,
 ) -> dict[str, Any]:
     """Embed what is new or changed in a source, and mark what is gone; run again at any time.
@@ -59,12 +59,14 @@ def index_photos(
     Args:
         encoder: Encoder or run folder; what an index has begun with.
         photos: Folder, table or shards.
-        out: The index.
+        out: The index: a folder, or a server's URL.
         batch_size: Photos per forward pass.
         workers: Decoding threads; by default one per processor.
         device: Where to compute.
         forget_missing: Remove items whose photos are gone, with their labels; else they are kept
             and marked.
+        problems_file: Where to list photos that cannot be read; by default ``problems.csv`` in the
+            index's folder, and nowhere for a server's.
         progress: Told how far it is.
 
     Returns:
@@ -79,9 +81,11 @@ def index_photos(
     """
     catalog = Catalog.open(photos)
     loaded = Encoder.load(encoder, device=device)
-    with SqliteIndex(out, create=True) as index, hold_run(Path(out) / "adding"):
-        _claim(index, loaded, Path(out))
-        scan = scan_source(index, catalog, photos)
+    if problems_file is None and not is_server(out):
+        problems_file = Path(out) / "problems.csv"
+    with open_index(out, create=True) as index, hold_index(index, out):
+        _claim(index, loaded, out, encoder)
+        scan = scan_source(index, catalog, photos, lacking=index.pending(loaded.identity))
         index.update(scan.back, missing=False)
         index.update(scan.gone, missing=True)
         problems: list[tuple[str, str, str]] = []
@@ -104,10 +108,10 @@ def index_photos(
             progress("embedding photos", done, len(rows))
         forgotten = index.remove(_missing(index)) if forget_missing else 0
         told = index.stats()
-    if rows:
-        storage.write_text(Path(out) / "problems.csv", _table(problems))
+    if rows and problems_file is not None:
+        write_problems(problems_file, problems)
     return {
-        "index": str(out),
+        "index": shown(out),
         "encoder": loaded.identity,
         "items": told.items,
         **counts,
@@ -116,7 +120,7 @@ def index_photos(
         "back": len(scan.back),
         "forgotten": forgotten,
         "refused": len(rows) - counts["added"] - counts["changed"],
-        "problems": str(Path(out) / "problems.csv") if problems else None,
+        "problems": str(problems_file) if problems and problems_file else None,
     }
 
 
@@ -124,38 +128,33 @@ def _missing(index: Index) -> list[str]:
     return [item.key for item in index.items("missing = true")]
 
 
-def _claim(index: SqliteIndex, encoder: Encoder, out: Path) -> None:
+def _claim(index: Index, encoder: Encoder, place: Place, given: Path) -> None:
     """The index's own encoder, or its first."""
-    told = index.stats()
-    if told.current is not None and told.current != encoder.identity:
+    current = index.stats().current
+    if current is not None and current != encoder.identity:
         raise InputError(
-            f"{out} was made with encoder {told.current[:12]}…, and this is {encoder.identity[:12]}…; "
-            "embeddings of different encoders cannot be compared. Give that encoder "
-            f"({_encoder_folder(out, told.current)}), or a new --out."
+            f"{shown(place)} was made with encoder {current[:12]}…, and this is {encoder.identity[:12]}…; "
+            "embeddings of different encoders cannot be compared. Give that encoder, move the index to this "
+            f"one (fieldmark index migrate {shown(place)} ENCODER PHOTOS), or give a new --out."
         )
-    place = _encoder_folder(out, encoder.identity)
-    if not (place / "encoder.json").is_file():
-        storage.make_folder(place.parent)
-        encoder.save(place)
-    about = {
-        "network": encoder.spec.backbone.config.name,
-        "size": encoder.size,
-        "weights": encoder.provenance.sentence(),
-    }
-    index.add_space(encoder.identity, encoder.dim, about)
+    keep_encoder(index, place, encoder, given)
 
 
-def _encoder_folder(out: Path, identity: str) -> Path:
-    return Path(out) / "encoders" / identity[:12]
-
-
-def scan_source(index: Index, catalog: Catalog, source: Path) -> Scan:
+def scan_source(
+    index: Index, catalog: Catalog, source: Path, *, lacking: Sequence[str] = ()
+) -> Scan:
     """Compare a source with what an index knows of it, by size and time of change.
+
+    Args:
+        index: The index.
+        catalog: The source's photos.
+        source: What it was opened from.
+        lacking: Keys without a vector, which count as changed.
 
     Raises:
         CatalogError: A photo is listed twice, or none of the index's photos is there.
     """
-    known = index.stamps()
+    known, wanting = index.stamps(), set(lacking)
     seen: set[str] = set()
     new: list[int] = []
     changed: list[int] = []
@@ -178,7 +177,7 @@ def scan_source(index: Index, catalog: Catalog, source: Path) -> Scan:
             else (-1, -1)
         )
         before = known.get(key)
-        if before is not None and before[:2] == now:
+        if before is not None and before[:2] == now and key not in wanting:
             unchanged += 1
             if before[2]:
                 back.append(key)
@@ -224,12 +223,13 @@ def _keep(
         index.set_labels(labels, by=f"{catalog.source.name} (folders or table)")
 
 
-def _table(problems: Sequence[tuple[str, str, str]]) -> str:
+def write_problems(file: Path, problems: Sequence[tuple[str, str, str]]) -> None:
+    """List photos that cannot be used: path, code and reason of each."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["path", "code", "detail"])
     writer.writerows(problems)
-    return text.getvalue()
+    storage.write_text(file, text.getvalue())
 
 
 class Answer(NamedTuple):
@@ -240,21 +240,25 @@ class Answer(NamedTuple):
 
 
 def search_photos(
-    index: Path,
+    index: Place,
     queries: Sequence[str],
     *,
     k: int = 10,
     where: str | None = None,
+    encoder: str | None = None,
     device: str = "auto",
 ) -> list[Answer]:
     """Photos of an index that look most like others.
 
     Args:
-        index: From :func:`index_photos`.
+        index: From :func:`index_photos`: a folder, or a server's URL.
         queries: Photo files, or keys of photos in the index (which are then left out of their own
             answers).
         k: How many.
         where: Filter (:mod:`fieldmark.index.where`).
+        encoder: Whose vectors: the beginning of an identity, or the encoder's folder; by default those
+            that the index uses. In a migration that is not done, photos without such a vector are not
+            found.
         device: Where to compute.
 
     Raises:
@@ -262,27 +266,20 @@ def search_photos(
         PhotoError: A query cannot be read.
         InputError: A filter that makes no sense.
     """
-    with SqliteIndex(index) as opened:
-        current = opened.stats().current
-        if current is None:
-            raise InputError(f"{index} is empty; add photos with fieldmark index first.")
+    with open_index(index) as opened:
+        space, loaded = choose_space(opened.stats(), index, encoder, device=device)
         inside = {item.key for item in _inside(opened, queries)}
         files = [query for query in queries if query not in inside]
-        found = dict(
-            zip(inside, opened.like(list(inside), k, where=where), strict=True) if inside else ()
-        )
+        found: dict[str, list[Hit]] = {}
+        if inside:
+            hits = opened.like(list(inside), k, where=where, identity=space.identity)
+            found = dict(zip(inside, hits, strict=True))
         if files:
-            vectors = embed_queries(Path(index), current, files, device=device)
-            found |= zip(files, opened.search(vectors, k, where=where), strict=True)
+            loaded = loaded or load_encoder(index, space, device=device)
+            vectors = loaded.embed([Path(file) for file in files])
+            hits = opened.search(vectors, k, where=where, identity=space.identity)
+            found |= zip(files, hits, strict=True)
     return [Answer(query, found[query]) for query in queries]
-
-
-def embed_queries(
-    index: Path, identity: str, files: Sequence[str], *, device: str = "auto"
-) -> Float[np.ndarray, "N D"]:
-    """Embeddings of photo files by an index's own encoder."""
-    encoder = Encoder.load(_encoder_folder(index, identity), device=device)
-    return encoder.embed([Path(file) for file in files])
 
 
 def _inside(index: Index, queries: Sequence[str]) -> Iterator[Item]:
