@@ -10,6 +10,7 @@ import json
 import secrets
 import shutil
 import sqlite3
+import stat
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -120,12 +121,25 @@ class SqliteIndex(Index):
         """By space: neighbours, and number and token of the last change that they know of."""
         if create:
             storage.make_folder(self.folder)
-        elif not self._file.is_file():
+        else:
+            self._must_be_there()
+        self._db = self._open()
+
+    def _must_be_there(self) -> None:
+        try:
+            status = self._file.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            status = None
+        except OSError as error:
+            raise ArtifactError(f"{self._file} cannot be opened: {error.strerror}.") from None
+        if status is None or not stat.S_ISREG(status.st_mode):
             raise ArtifactError(
                 f"there is no index in {self.folder}; make one with fieldmark index ENCODER PHOTOS --out "
                 f"{self.folder}."
             )
-        self._db = self._open()
+        if not status.st_size:
+            # SQLite would make a new index of it, and nobody would know what was lost.
+            raise _damaged(self._file, "it is empty")
 
     def _open(self) -> sqlite3.Connection:
         with _errors(self._file):
@@ -533,7 +547,9 @@ class SqliteIndex(Index):
         last, token = self._last_change(db)
         known = self._nearest.get(space)
         if known is None and (kept := Nearest.load(self._place(space))) is not None:
-            known = kept[0], int(kept[1].get("change", -1)), str(kept[1].get("token"))
+            mark = kept[1]
+            if mark.get("space") == space:
+                known = kept[0], int(mark.get("change", -1)), str(mark.get("token"))
         if known is not None and self._happened(db, *known[1:]) and not known[0].outgrown:
             if known[1] < last:
                 self._catch_up(db, known[0], space, dim, known[1])
@@ -545,7 +561,9 @@ class SqliteIndex(Index):
         if len(nearest) >= _SAVED_FROM:
             # A full or read-only disk costs the next process some seconds, no more.
             with contextlib.suppress(InputError, StorageError):
-                nearest.save(self._place(space), {"change": last, "token": token})
+                nearest.save(
+                    self._place(space), {"space": space, "change": last, "token": token}
+                )
         return nearest
 
     @staticmethod
