@@ -64,7 +64,8 @@ def test_the_kept_search_index_is_used_and_anything_wrong_with_it_is_mended(plac
         told.write_text(text)
         assert answers(place) == wanted
         assert len(built) == number
-    for words in ("", "{}", "[1]", text.replace('"change": 1', '"change": 7'), text[:40]):
+    changed = [text.replace('"change": 1', f'"change": {other}') for other in ("7", '"x"', "null")]
+    for words in ("", "{}", "[1]", *changed, text[:40]):
         built.clear()
         told.write_text(words)
         assert answers(place) == wanted

@@ -12,7 +12,13 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
 from vectors import ENCODER, OTHER, unit
 
 from fieldmark.errors import ArtifactError, ConflictError, InputError
@@ -75,7 +81,12 @@ class States(RuleBasedStateMachine):
         self.told: list[tuple] = []
         self.hands[0].add_space(ENCODER, DIMS[ENCODER])
         self.spaces, self.current = [ENCODER], ENCODER
+
+    @initialize(both=st.booleans())
+    def begin(self, both):
         self.add(0, [0, 2, 4, 6], 100, None, Stamp(1, 1, "0" * 64), None)
+        if both:
+            self.move(0, use=False)
 
     def teardown(self):
         for hand in self.hands:
@@ -243,15 +254,16 @@ class States(RuleBasedStateMachine):
         for entry in self.known.values():
             entry.vectors.pop(identity, None)
 
-    @rule(hand=hands)
-    def move(self, hand):
+    @rule(hand=hands, use=st.booleans())
+    def move(self, hand, use):
         """All that it takes to go over to the other encoder, with another connection halfway."""
         other = ENCODER if self.current == OTHER else OTHER
         self.add_space(hand, other, 0)
         for seed, key in enumerate(self.known):
             if other not in self.known[key].vectors:
                 self.change(1 - hand, [key], 50 + seed, None, None, None, other, False)
-        self.use_space(hand, other)
+        if use:
+            self.use_space(hand, other)
 
     # -- reading
 
@@ -304,8 +316,12 @@ class States(RuleBasedStateMachine):
 
     # -- upkeep and accidents
 
-    @rule(hand=hands)
-    def compact(self, hand):
+    @rule(hand=hands, gone=st.booleans(), number=st.integers(0, 14))
+    def compact(self, hand, gone, number):
+        if gone:
+            # What the other one knows is then of a past that is compacted away.
+            self.search(1 - hand, 0, 1, None, None)
+            self.remove(hand, [number])
         self.hands[hand].compact()
 
     @rule(hand=hands)

@@ -45,7 +45,7 @@ from fieldmark.index.index import (
     meta_text,
     same_length,
 )
-from fieldmark.index.nearest import EXACT_UP_TO, Nearest
+from fieldmark.index.nearest import EXACT_UP_TO, Nearest, outgrown
 from fieldmark.index.sql import SQLITE, condition
 from fieldmark.index.where import Where
 
@@ -514,27 +514,23 @@ class SqliteIndex(Index):
             queries = check_vectors(vectors, None, dim)
             nearest = self._fresh(db, space, dim)
             among = None if chosen is None else self._chosen(db, chosen)
-            if not len(nearest):
-                return [[] for _ in queries]
-            found = nearest.search(queries, min(k, len(nearest)), among=among)
-            numbers = np.unique(found.ids[found.ids >= 0]).tolist()
+            found = nearest.search(queries, max(1, min(k, len(nearest))), among=among)
+            rows = [ids[ids >= 0].tolist() for ids in found.ids]
             items: dict[int, Item] = {}
-            for part in _parts(numbers):
+            for part in _parts(list({number for ids in rows for number in ids})):
                 marks = ", ".join("?" * len(part))
-                for row in db.execute(
-                    f"SELECT items.id, {_ITEM} FROM items WHERE id IN ({marks})", part
-                ):
-                    items[row[0]] = _item(row[1:])
+                told = db.execute(f"SELECT items.id, {_ITEM} FROM items WHERE id IN ({marks})", part)
+                items.update((row[0], _item(row[1:])) for row in told)
         return [
             sorted(
                 (
-                    Hit(items[number].key, finite(float(score)), items[number])
-                    for number, score in zip(ids.tolist(), scores.tolist(), strict=True)
+                    Hit(items[number].key, finite(score), items[number])
+                    for number, score in zip(ids, scores.tolist(), strict=False)
                     if number in items
                 ),
                 key=lambda hit: (-hit.score, hit.key),
             )
-            for ids, scores in zip(found.ids, found.scores, strict=True)
+            for ids, scores in zip(rows, found.scores, strict=True)
         ]
 
     def _chosen(self, db: sqlite3.Connection, where: Where) -> Int[np.ndarray, " N"]:
@@ -547,12 +543,13 @@ class SqliteIndex(Index):
         last, token = self._last_change(db)
         known = self._nearest.get(space)
         if known is None and (kept := Nearest.load(self._place(space))) is not None:
-            mark = kept[1]
-            if mark.get("space") == space:
-                known = kept[0], int(mark.get("change", -1)), str(mark.get("token"))
+            mark = self._past(db, space, kept[1])
+            known = None if mark is None else (kept[0], *mark)
+        if known is not None and known[1:] == (last, token):
+            self._nearest[space] = known
+            return known[0]
         if known is not None and self._happened(db, *known[1:]) and not known[0].outgrown:
-            if known[1] < last:
-                self._catch_up(db, known[0], space, dim, known[1])
+            self._catch_up(db, known[0], space, dim, known[1])
             if not known[0].outgrown:
                 self._nearest[space] = known[0], last, token
                 return known[0]
@@ -572,6 +569,15 @@ class SqliteIndex(Index):
             "SELECT number, token FROM changes ORDER BY number DESC LIMIT 1"
         ).fetchone()
         return (0, "") if row is None else (int(row[0]), str(row[1]))
+
+    def _past(
+        self, db: sqlite3.Connection, space: int, mark: Mapping[str, Any]
+    ) -> tuple[int, str] | None:
+        """The change up to which a file of neighbours knows this space, if it is this database's."""
+        number, token = mark.get("change"), mark.get("token")
+        if mark.get("space") != space or not isinstance(number, int) or not isinstance(token, str):
+            return None
+        return (number, token) if self._happened(db, number, token) else None
 
     @staticmethod
     def _happened(db: sqlite3.Connection, number: int, token: str) -> bool:
@@ -621,11 +627,12 @@ class SqliteIndex(Index):
             ).fetchone()
             rows = db.execute(
                 "SELECT identity, dim, about, current, (SELECT count(*) FROM vectors WHERE "
-                "vectors.space = spaces.id) FROM spaces ORDER BY id"
+                "vectors.space = spaces.id), id FROM spaces ORDER BY id"
             ).fetchall()
             search: dict[str, Any] = {}
-            if any(row[3] for row in rows):
-                search = dict(self._fresh(db, *self._space(None)).settings)
+            for row in rows:
+                if row[3]:
+                    search = self._search_settings(db, row[5], row[1], row[4])
         return Stats(
             self.engine,
             items,
@@ -635,6 +642,19 @@ class SqliteIndex(Index):
             next((row[0] for row in rows if row[3]), None),
             search,
         )
+
+    def _search_settings(
+        self, db: sqlite3.Connection, space: int, dim: int, count: int
+    ) -> dict[str, Any]:
+        """How neighbours are found, without the vectors where that is known anyway."""
+        if space not in self._nearest:
+            told = Nearest.settings_of(self._place(space))
+            ours = told is not None and self._past(db, space, told[1]) is not None
+            if told is not None and ours and not outgrown(told[0], count):
+                return told[0]
+            if not ours and count <= self._exact_up_to:
+                return {"kind": "exact"}
+        return dict(self._fresh(db, space, dim).settings)
 
     def verify(self) -> list[str]:
         """See :meth:`Index.verify`."""
