@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float
 
 from fieldmark import storage
-from fieldmark.data.catalog import Catalog, signature_of
+from fieldmark.data.catalog import Catalog, collector_paused
 from fieldmark.data.stream import Embedded
 from fieldmark.encoder import Encoder
 from fieldmark.errors import CatalogError, InputError
@@ -77,11 +77,13 @@ def index_photos(
         InputError: The index belongs to another encoder.
         BusyError: Another process is adding photos to it.
     """
-    catalog = Catalog.open(photos)
+    # Rows of many photos come last: Python would look for garbage among them while it loads.
     loaded = Encoder.load(encoder, device=device)
+    catalog = Catalog.open(photos)
     with SqliteIndex(out, create=True) as index, hold_run(Path(out) / "adding"):
         _claim(index, loaded, Path(out))
-        scan = scan_source(index, catalog, photos)
+        with collector_paused():
+            scan = scan_source(index, catalog, photos)
         index.update(scan.back, missing=False)
         index.update(scan.gone, missing=True)
         problems: list[tuple[str, str, str]] = []
@@ -170,13 +172,8 @@ def scan_source(index: Index, catalog: Catalog, source: Path) -> Scan:
                 "photos of their own first."
             )
         seen.add(key)
-        signature = signature_of(catalog.location(row.row))
-        location = catalog.location(row.row)
-        now = (
-            (signature.size if location.size < 0 else location.size, signature.modified_ns)
-            if signature is not None
-            else (-1, -1)
-        )
+        signature = catalog.signature(row.row)
+        now = (-1, -1) if signature is None else signature[:2]
         before = known.get(key)
         if before is not None and before[:2] == now:
             unchanged += 1
