@@ -74,7 +74,7 @@ def test_other_things_in_the_place_of_an_index_are_refused_and_kept(tmp_path):
     (tmp_path / "folder" / FILE).mkdir()
     (tmp_path / "photo" / FILE).write_bytes(b"\xff\xd8\xff\xe0" + bytes(5000))
     (tmp_path / "file").write_text("no folder")
-    with pytest.raises(ArtifactError, match="empty.*damaged or no index: it is empty"):
+    with pytest.raises(ArtifactError, match=r"empty.*damaged or no index: it is empty"):
         SqliteIndex(tmp_path / "empty")
     assert (tmp_path / "empty" / FILE).stat().st_size == 0
     with pytest.raises(ArtifactError, match="there is no index in"):

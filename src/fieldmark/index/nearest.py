@@ -78,16 +78,20 @@ class Nearest:
         return made
 
     def _tune(self, ids: Ids, vectors: Float[np.ndarray, "N D"]) -> None:
-        """Look into as many lists as these vectors need for the recall that is promised."""
-        queries = vectors[np.argsort(rng.mix("tune", ids), kind="stable")[:_TUNED_ON]]
+        """Look into as many lists as these vectors need for the recall that is promised.
+
+        Each is asked for its like, not for itself, which any search finds: new photos are none of them.
+        """
+        chosen = np.argsort(rng.mix("tune", ids), kind="stable")[:_TUNED_ON]
+        own, queries = ids[chosen], vectors[chosen]
         flat = faiss.IndexFlatIP(vectors.shape[1])
         flat.add(vectors)
-        truth = ids[flat.search(queries, _TUNED_AT)[1]]
+        truth = _others(ids[flat.search(queries, _TUNED_AT + 1)[1]], own)
         probes, lists = 1, self.settings["lists"]
         while True:
             self.settings["probes"] = probes
             self._index.nprobe = probes
-            found = self.search(queries, _TUNED_AT).ids
+            found = _others(self.search(queries, _TUNED_AT + 1).ids, own)
             hits = [len(np.intersect1d(a, b)) for a, b in zip(found, truth, strict=True)]
             self.settings["recall"] = float(np.mean(hits)) / _TUNED_AT
             if self.settings["recall"] >= RECALL or probes >= lists:
@@ -189,6 +193,11 @@ class Nearest:
             settings, mark, _ = _told(place)
             return (settings, mark) if place.with_suffix(".faiss").is_file() else None
         return None
+
+
+def _others(found: Int[np.ndarray, "Q K"], own: Int[np.ndarray, " Q"]) -> list[Any]:
+    """The first ten of each row but its own."""
+    return [row[row != each][:_TUNED_AT] for row, each in zip(found, own, strict=True)]
 
 
 def outgrown(settings: dict[str, Any], count: int) -> bool:

@@ -519,7 +519,9 @@ class SqliteIndex(Index):
             items: dict[int, Item] = {}
             for part in _parts(list({number for ids in rows for number in ids})):
                 marks = ", ".join("?" * len(part))
-                told = db.execute(f"SELECT items.id, {_ITEM} FROM items WHERE id IN ({marks})", part)
+                told = db.execute(
+                    f"SELECT items.id, {_ITEM} FROM items WHERE id IN ({marks})", part
+                )
                 items.update((row[0], _item(row[1:])) for row in told)
         return [
             sorted(
@@ -558,9 +560,7 @@ class SqliteIndex(Index):
         if len(nearest) >= _SAVED_FROM:
             # A full or read-only disk costs the next process some seconds, no more.
             with contextlib.suppress(InputError, StorageError):
-                nearest.save(
-                    self._place(space), {"space": space, "change": last, "token": token}
-                )
+                nearest.save(self._place(space), {"space": space, "change": last, "token": token})
         return nearest
 
     @staticmethod
