@@ -8,7 +8,8 @@ indexing real photos with durable steps, against embedding them; and rows/s of t
 
     python benchmarks/index.py --data DIR [--part search] [--core 1]
 
-DIR holds cub50 and the starting weights. A part that is run alone leaves the other figures as they are.
+DIR holds cub50 and the starting weights; without it photos are drawn, and the weights too. A part that is run
+alone leaves the other figures as they are.
 """
 
 import argparse
@@ -36,6 +37,7 @@ from fieldmark.index.index import Stamp
 from fieldmark.index.sqlite import SqliteIndex
 from fieldmark.nn.spec import EncoderSpec, PostConfig
 from fieldmark.workflows.index import COMMIT, index_photos
+from store import draw
 
 WEIGHTS = "weights/mobilenetv2_100.imagenet.safetensors"
 IDENTITY = "a" * 64
@@ -94,9 +96,9 @@ def fill(index: Any, vectors: np.ndarray, step: int) -> float:
 
 def measure_search(options: argparse.Namespace, place: Path) -> dict[str, Any]:
     result: dict[str, Any] = {"vectors": options.vectors, "dim": DIM, "k": K, "target": 1.3}
-    for kind, draw in (("clustered", clustered), ("scattered", scattered)):
+    for kind, make in (("clustered", clustered), ("scattered", scattered)):
         random = np.random.default_rng(0)
-        drawn = draw(options.vectors + options.queries, random)
+        drawn = make(options.vectors + options.queries, random)
         vectors, queries = drawn[: options.vectors], drawn[options.vectors :]
         flat = faiss.IndexFlatIP(DIM)
         flat.add(vectors)
@@ -132,14 +134,21 @@ def measure_search(options: argparse.Namespace, place: Path) -> dict[str, Any]:
 
 def save_encoder(options: argparse.Namespace, place: Path) -> Path:
     """MobileNetV2 at 128 px: the fastest network here, so the hardest case for an index."""
-    config = BackboneConfig(weights=str(options.data / WEIGHTS))
+    weights = "random" if options.data is None else str(options.data / WEIGHTS)
+    config = BackboneConfig(name="mobilenetv2_100", weights=weights, seed=0)
     spec = EncoderSpec(Backbone.build(config, size=128).eval(), PostConfig(crop=0.875))
     Encoder(spec, device="cpu").save(place / "encoder")
     return place / "encoder"
 
 
 def measure_adding(options: argparse.Namespace, place: Path) -> dict[str, Any]:
-    catalog = Catalog.open(options.data / "cub50" / "images")
+    if options.data is None:
+        folder = place / "drawn"
+        folder.mkdir()
+        draw(folder, options.photos, 375, 500, 4.0)
+    else:
+        folder = options.data / "cub50" / "images"
+    catalog = Catalog.open(folder)
     encoder = save_encoder(options, place)
     rows = catalog.rows[:: max(1, len(catalog) // options.photos)][: options.photos]
     for row in rows:
@@ -169,6 +178,7 @@ def measure_adding(options: argparse.Namespace, place: Path) -> dict[str, Any]:
         speed = fill(index, unit(random.standard_normal((count, dim))), COMMIT)
     return {
         "photos": len(rows),
+        "source": "drawn, 500 × 375" if options.data is None else "cub50",
         "network": "mobilenetv2_100 at 128 px",
         "dim": dim,
         **timed,
@@ -279,7 +289,7 @@ PARTS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--data", type=Path)
     parser.add_argument("--part", choices=PARTS, action="append")
     parser.add_argument("--core", type=int, help="run on this processor alone")
     parser.add_argument("--vectors", type=int, default=100_000)
@@ -287,7 +297,7 @@ def main() -> None:
     parser.add_argument("--photos", type=int, default=1024)
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
-    options.data = options.data.resolve()
+    options.data = options.data and options.data.resolve()
     if options.core is not None and platform.system() == "Linux":
         os.sched_setaffinity(0, {options.core})
     faiss.omp_set_num_threads(1)

@@ -82,6 +82,25 @@ def test_the_kept_search_index_is_used_and_anything_wrong_with_it_is_mended(
     assert built == [1]
 
 
+def test_counting_reads_no_vectors(place, monkeypatch):
+    """A second run over many photos would else take as long as reading all vectors."""
+
+    def told():
+        with SqliteIndex(place) as index:
+            return index.stats()
+
+    wanted = told()
+    monkeypatch.setattr(SqliteIndex, "_build", lambda *_: pytest.fail("made anew"))
+    monkeypatch.setattr(Nearest, "load", lambda *_: pytest.fail("read"))
+    assert told() == wanted
+    assert wanted.search == {"kind": "exact"}
+    for file in place.glob("nearest-*"):
+        file.unlink()
+    assert told() == wanted
+    (place / "nearest-1.json").write_text("{}")
+    assert told() == wanted
+
+
 def test_a_search_index_older_than_the_store_catches_up(place, monkeypatch):
     kept = {name: (place / name).read_bytes() for name in ("nearest-1.faiss", "nearest-1.json")}
     query = unit(1, seed=7)
