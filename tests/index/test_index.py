@@ -302,11 +302,12 @@ def test_no_text_breaks_the_parser(text):
     assert holds(where, {"label": None}) in (True, False)
 
 
-numbers = st.floats(width=32) | st.sampled_from([0.0, 1.0, -1.0, float("nan"), 3e38])
+numbers = st.sampled_from([0.0, 1.0, -1.0, float("nan"), 3e38]) | st.floats(width=32)
+shapes = st.tuples(st.integers(0, 2), st.just(3)) | array_shapes(min_dims=1, max_dims=3, max_side=4)
 
 
-@settings(max_examples=60, deadline=None)
-@given(found=arrays(np.float32, array_shapes(min_dims=1, max_dims=3, max_side=4), elements=numbers))
+@settings(max_examples=150, deadline=None)
+@given(found=arrays(np.float32, shapes, elements=numbers, fill=numbers))
 def test_vectors_that_are_no_unit_vectors_are_refused_and_named(found):
     """Whatever the numbers, without a warning (S4)."""
     with np.errstate(all="ignore"):

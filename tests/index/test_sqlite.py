@@ -150,6 +150,33 @@ def test_flipped_bits_of_a_vector_are_found_and_named(place):
         assert index.verify() == []
 
 
+def test_values_of_another_kind_are_named(place):
+    """One flipped bit of a row's head makes a number a text."""
+
+    def spoil(table, column, value, where):
+        with SqliteIndex(place) as index:
+            index._db.execute(f"UPDATE {table} SET {column} = ? WHERE {where}", (value,))
+
+    spoil("vectors", "crc", "x", "item = 124")
+    spoil("vectors", "vector", 7, "item = 125")
+    spoil("items", "meta", 7, "id = 201")
+    spoil("items", "meta", b"{}", "id = 204")
+    spoil("items", "version", "many", "id = 202")
+    spoil("items", "label", b"wren", "id = 203")
+    with SqliteIndex(place) as index:
+        told = [text.partition(":")[0] for text in index.verify()]
+        assert sorted(told) == ["123", "124", "200", "201", "202", "203"]
+        for key in ("123", "124"):
+            with pytest.raises(ArtifactError, match=f"vector of '{key}' is damaged on the disk"):
+                index.vectors([key])
+        for key in ("200", "201", "202", "203"):
+            with pytest.raises(ArtifactError, match=f"the item '{key}' is damaged on the disk"):
+                index.get([key])
+        assert index.get(["000"])[0].key == "000"
+        assert index.remove(["123", "124", "200", "201", "202", "203"]) == 6
+        assert index.verify() == []
+
+
 @pytest.mark.parametrize("turns", [40, pytest.param(250, marks=pytest.mark.slow)])
 def test_damaged_databases_are_named_never_a_crash_or_wrong_rows(place, tmp_path, turns):
     good = (place / "index.sqlite").read_bytes()

@@ -677,11 +677,11 @@ class SqliteIndex(Index):
                         wrong.append(
                             f"{key}: its vector of encoder {identity[:12]}… is damaged; embed the photo again"
                         )
-                for key, meta in db.execute("SELECT key, meta FROM items"):
+                for row in db.execute(f"SELECT {_ITEM} FROM items"):
                     try:
-                        json.loads(meta)
-                    except ValueError:
-                        wrong.append(f"{key}: its metadata is damaged")
+                        _item(row)
+                    except (ArtifactError, ValueError):
+                        wrong.append(f"{row[0]}: its metadata, label or version is damaged")
         except (ArtifactError, StorageError) as error:
             wrong.append(str(error))
         return wrong
@@ -770,11 +770,18 @@ class SqliteIndex(Index):
 def _item(row: Sequence[Any]) -> Item:
     key, meta, label, version, size, modified, digest, missing = row
     stamp = None if size is None else Stamp(size, modified, digest)
-    return Item(key, json.loads(meta), label, version, stamp, bool(missing))
+    told = json.loads(meta) if isinstance(meta, str) else None
+    # SQLite gives whatever kind of value a damaged row says it has.
+    named = label is None or isinstance(label, str)
+    if isinstance(told, dict) and isinstance(version, int) and named:
+        return Item(key, told, label, version, stamp, bool(missing))
+    raise ArtifactError(
+        f"the item {key!r} is damaged on the disk; remove it and add it again, or take a backup."
+    )
 
 
-def _sound(key: object, data: bytes, crc: int, dim: int) -> bytes:
-    if len(data) != 4 * dim or checksum(data) != crc:
+def _sound(key: object, data: object, crc: object, dim: int) -> bytes:
+    if not isinstance(data, bytes) or len(data) != 4 * dim or checksum(data) != crc:
         raise ArtifactError(
             f"the vector of {key!r} is damaged on the disk; remove the item and add it again, or take a "
             "backup. fieldmark index --verify lists all that are."
