@@ -11,6 +11,7 @@ HERE = Path(__file__).parent
 SPEEDS = (
     "embed",
     "folding",
+    "index",
     "lodisc_cost",
     "loop",
     "method_cost",

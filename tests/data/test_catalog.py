@@ -1,5 +1,6 @@
 """Catalogs of folders, tables and shards, with everything odd that lies in folders."""
 
+import gc
 import io
 import json
 import os
@@ -267,6 +268,42 @@ def test_shards_are_read_by_seeking(tmp_path: Path) -> None:
     single = Catalog.open(tmp_path / "train-000.tar")
     assert single[0].path == "000.png"
     assert single.read(3) == contents["003.png"]
+
+
+def test_a_folder_asks_for_each_file_once_and_a_shard_knows_its_photos_sizes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "folder"
+    put(folder, "a/1.png", "b/2.png")
+    (folder / "c.png").symlink_to(folder / "a" / "1.png")
+    catalog = Catalog.open(folder)
+    before = [(folder / row.path).stat() for row in catalog.rows]
+    content = photo(9)
+    shard(tmp_path / "s.tar", {"x.png": content})
+    (tmp_path / "t.csv").write_text("path\nfolder/b/2.png\ngone.png\n")
+    inside = Catalog.open(tmp_path / "s.tar").signature(0)
+    assert inside is not None
+    assert inside.size == len(content)
+    assert inside.modified_ns == (tmp_path / "s.tar").stat().st_mtime_ns
+    there, gone = map(Catalog.open(tmp_path / "t.csv").signature, range(2))
+    assert there is not None
+    assert there.size == before[1].st_size
+    assert gone is None
+    monkeypatch.setattr("fieldmark.data.catalog.signature_of", lambda _: pytest.fail("asked again"))
+    assert [catalog.signature(row) for row in range(3)] == [
+        (each.st_size, each.st_mtime_ns, each.st_ctime_ns) for each in before
+    ]
+
+
+def test_opening_leaves_the_collector_as_it_was(tmp_path: Path) -> None:
+    put(tmp_path, "a.png")
+    for set_it, running in ((gc.disable, False), (gc.enable, True)):
+        set_it()
+        Catalog.open(tmp_path)
+        assert gc.isenabled() == running
+    with pytest.raises(CatalogError):
+        Catalog.open(tmp_path / "gone")
+    assert gc.isenabled()
 
 
 def test_a_shard_that_is_cut_off_gives_what_is_there(tmp_path: Path) -> None:

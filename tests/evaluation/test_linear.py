@@ -9,7 +9,13 @@ from sklearn.linear_model import LogisticRegression
 
 from fieldmark.errors import InputError
 from fieldmark.evaluation import linear
-from fieldmark.evaluation.linear import _Logistic, _Objective, label_subset, logistic_probe, sgd_probe
+from fieldmark.evaluation.linear import (
+    _Logistic,
+    _Objective,
+    label_subset,
+    logistic_probe,
+    sgd_probe,
+)
 
 
 def clusters(seed=0, count=200, dim=12, classes=6, noise=0.8):

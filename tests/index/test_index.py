@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
 from vectors import DIM, ENCODER, OTHER, unit
 
 from fieldmark.errors import ConflictError, InputError
-from fieldmark.index.index import Stamp
+from fieldmark.index.index import Stamp, check_vectors
 from fieldmark.index.where import holds, parse
 
 METAS = [
@@ -299,3 +300,23 @@ def test_no_text_breaks_the_parser(text):
     except InputError:
         return
     assert holds(where, {"label": None}) in (True, False)
+
+
+numbers = st.sampled_from([0.0, 1.0, -1.0, float("nan"), 3e38]) | st.floats(width=32)
+shapes = st.tuples(st.integers(0, 2), st.just(3)) | array_shapes(min_dims=1, max_dims=3, max_side=4)
+
+
+@settings(max_examples=150, deadline=None)
+@given(found=arrays(np.float32, shapes, elements=numbers, fill=numbers))
+def test_vectors_that_are_no_unit_vectors_are_refused_and_named(found):
+    """Whatever the numbers, without a warning (S4)."""
+    with np.errstate(all="ignore"):
+        lengths = np.linalg.norm(found.astype(np.float64), axis=-1)
+    if found.shape[1:] == (3,) and (np.abs(lengths - 1) < 9e-4).all():
+        np.testing.assert_array_equal(check_vectors(found, None, 3), found)
+        return
+    if found.shape[1:] == (3,) and (np.abs(lengths - 1) < 1.1e-3).all():
+        return
+    match = r"vector \d has length" if found.shape[1:] == (3,) else "shape"
+    with pytest.raises(InputError, match=match):
+        check_vectors(found, None, 3)

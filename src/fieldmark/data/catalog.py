@@ -4,11 +4,13 @@ A folder, a table or WebDataset tar shards become rows with a stable id. Labels 
 training never reads them.
 """
 
+import contextlib
+import gc
 import hashlib
 import os
 import stat
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -160,8 +162,25 @@ def signature_of(location: Location) -> Signature | None:
         return None
 
 
+@contextlib.contextmanager
+def collector_paused() -> Iterator[None]:
+    """Let Python not look for cycles of garbage in a block that makes very many small things and none.
+
+    With a hundred thousand photos that would take as long as listing them.
+    """
+    running = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if running:
+            gc.enable()
+
+
 def _readable(name: str) -> str:
     """Valid text for any file name; bytes that are not UTF-8 are written in hexadecimal."""
+    if name.isascii():
+        return name
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
@@ -181,6 +200,7 @@ class Catalog:
         source: Path,
         entries: Iterable[tuple[Row, Location]],
         skipped: Iterable[Skipped] = (),
+        signatures: Sequence[Signature] = (),
     ) -> None:
         self.source = source
         self.rows: list[Row] = []
@@ -188,6 +208,7 @@ class Catalog:
         for row, location in entries:
             self.rows.append(row)
             self._locations.append(location)
+        self._signatures = signatures
         self.skipped = list(skipped)
         self._hashes: dict[int, tuple[str, Signature]] = {}
 
@@ -204,7 +225,11 @@ class Catalog:
         Raises:
             CatalogError: If there is nothing at the source, or no photo in it.
         """
-        source = Path(source)
+        with collector_paused():
+            return cls._open(Path(source), table_root)
+
+    @classmethod
+    def _open(cls, source: Path, table_root: Path | None) -> "Catalog":
         try:
             mode = source.stat().st_mode
         except (OSError, ValueError) as error:
@@ -235,12 +260,14 @@ class Catalog:
     @classmethod
     def _open_folder(cls, source: Path) -> "Catalog":
         found: list[tuple[tuple[str, ...], str]] = []
+        signatures: list[Signature] = []
         skipped: list[Skipped] = []
-        for parts, name, problem in _walk(source):
-            if problem is None:
+        for parts, name, seen in _walk(source):
+            if isinstance(seen, Signature):
                 found.append((parts, name))
+                signatures.append(seen)
             else:
-                skipped.append(Skipped(_readable("/".join(parts)), *problem))
+                skipped.append(Skipped(_readable("/".join(parts)), *seen))
         if not found:
             shards = sorted(
                 source / s.path
@@ -254,7 +281,7 @@ class Catalog:
             (Row(i, _readable("/".join(parts)), label, split, None, None), Location(name))
             for i, ((parts, name), (split, label)) in enumerate(zip(found, layout, strict=True))
         )
-        return cls(source, rows, skipped)
+        return cls(source, rows, skipped, signatures)
 
     @classmethod
     def _open_table(cls, source: Path, root: Path | None) -> "Catalog":
@@ -315,6 +342,18 @@ class Catalog:
         """Where the bytes of a row lie."""
         return self._locations[row]
 
+    def signature(self, row: int) -> Signature | None:
+        """What the file system said of a photo when its folder was opened, or says of others now.
+
+        A photo inside a shard has its own size and its shard's times; None if there is no file.
+        """
+        if self._signatures:
+            return self._signatures[row]
+        location = self._locations[row]
+        found = signature_of(location)
+        inside = found is not None and location.size >= 0
+        return found._replace(size=location.size) if found and inside else found
+
     def file(self, row: int) -> Path | None:
         """The row's own file, or None when it lies inside a shard."""
         location = self._locations[row]
@@ -366,8 +405,8 @@ class Catalog:
         return total.hexdigest()
 
 
-def _walk(root: Path) -> Iterator[tuple[tuple[str, ...], str, tuple[str, str] | None]]:
-    """Every file below a folder in sorted order: parts, path, and why it is not a photo (or None)."""
+def _walk(root: Path) -> Iterator[tuple[tuple[str, ...], str, Signature | tuple[str, str]]]:
+    """Every file below a folder in sorted order: parts, path, and its signature or why it is no photo."""
     # One entry per open folder: the parts so far, and the folders above it, to notice link loops.
     pending: list[tuple[tuple[str, ...], str, frozenset[tuple[int, int]]]] = []
     status = root.stat()
@@ -406,12 +445,12 @@ def _walk(root: Path) -> Iterator[tuple[tuple[str, ...], str, tuple[str, str] | 
             elif not stat.S_ISREG(status.st_mode):
                 yield here, entry.path, ("not_regular", "is a FIFO, socket or device, not a file")
             else:
-                yield here, entry.path, _not_a_photo(entry)
+                yield here, entry.path, _not_a_photo(entry) or _signature(status)
         pending += reversed(folders)
 
 
 def _not_a_photo(entry: "os.DirEntry[str]") -> tuple[str, str] | None:
-    suffix = Path(entry.name).suffix.lower()
+    suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 - ten times as fast
     if suffix in PHOTO_SUFFIXES or suffix in OTHER_SUFFIXES:
         return None
     try:

@@ -323,7 +323,7 @@ def check_vectors(vectors: Any, count: int | None, dim: int) -> Float[np.ndarray
         raise InputError(
             f"vectors have the shape {list(found.shape)}; the index wants {wanted} numbers."
         )
-    lengths = np.linalg.norm(found, axis=1)
+    lengths = np.sqrt(np.einsum("nd,nd->n", found, found))
     wrong = np.flatnonzero(~(np.abs(lengths - 1) <= _UNIT))
     if len(wrong):
         row = int(wrong[0])

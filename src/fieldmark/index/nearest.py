@@ -78,16 +78,20 @@ class Nearest:
         return made
 
     def _tune(self, ids: Ids, vectors: Float[np.ndarray, "N D"]) -> None:
-        """Look into as many lists as these vectors need for the recall that is promised."""
-        queries = vectors[np.argsort(rng.mix("tune", ids), kind="stable")[:_TUNED_ON]]
+        """Look into as many lists as these vectors need for the recall that is promised.
+
+        Each is asked for its like, not for itself, which any search finds: new photos are none of them.
+        """
+        chosen = np.argsort(rng.mix("tune", ids), kind="stable")[:_TUNED_ON]
+        own, queries = ids[chosen], vectors[chosen]
         flat = faiss.IndexFlatIP(vectors.shape[1])
         flat.add(vectors)
-        truth = ids[flat.search(queries, _TUNED_AT)[1]]
+        truth = _others(ids[flat.search(queries, _TUNED_AT + 1)[1]], own)
         probes, lists = 1, self.settings["lists"]
         while True:
             self.settings["probes"] = probes
             self._index.nprobe = probes
-            found = self.search(queries, _TUNED_AT).ids
+            found = _others(self.search(queries, _TUNED_AT + 1).ids, own)
             hits = [len(np.intersect1d(a, b)) for a, b in zip(found, truth, strict=True)]
             self.settings["recall"] = float(np.mean(hits)) / _TUNED_AT
             if self.settings["recall"] >= RECALL or probes >= lists:
@@ -113,9 +117,7 @@ class Nearest:
     @property
     def outgrown(self) -> bool:
         """Whether so much was added that it should be built anew."""
-        if self.settings["kind"] == "exact":
-            return len(self) > EXACT_UP_TO
-        return len(self) > 2 * self.settings["trained_on"]
+        return outgrown(self.settings, len(self))
 
     def search(
         self, queries: Float[np.ndarray, "Q D"], k: int, *, among: Ids | None = None
@@ -173,15 +175,42 @@ class Nearest:
     def load(cls, place: Path) -> "tuple[Nearest, dict[str, Any]] | None":
         """What :meth:`save` wrote, if it is there and whole."""
         with suppress(OSError, ValueError, KeyError, TypeError, RuntimeError):
-            told = json.loads(place.with_suffix(".json").read_text(encoding="utf-8"))
-            settings, mark = dict(told["settings"]), dict(told["mark"])
+            settings, mark, digest = _told(place)
             data = place.with_suffix(".faiss").read_bytes()
-            digest = settings.pop("sha256")
             # FAISS reads a damaged file into wild memory: the hash decides before it may look.
-            if settings.pop("version") != _VERSION or storage.sha256_bytes(data) != digest:
+            if storage.sha256_bytes(data) != digest:
                 return None
             index = faiss.deserialize_index(np.frombuffer(data, np.uint8))
             if settings["kind"] == "approximate":
                 index.nprobe = settings["probes"]
             return cls(index, settings), mark
         return None
+
+    @staticmethod
+    def settings_of(place: Path) -> tuple[dict[str, Any], dict[str, Any]] | None:
+        """Settings and mark of what :meth:`load` would read, without reading the vectors."""
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            settings, mark, _ = _told(place)
+            return (settings, mark) if place.with_suffix(".faiss").is_file() else None
+        return None
+
+
+def _others(found: Int[np.ndarray, "Q K"], own: Int[np.ndarray, " Q"]) -> list[Any]:
+    """The first ten of each row but its own."""
+    return [row[row != each][:_TUNED_AT] for row, each in zip(found, own, strict=True)]
+
+
+def outgrown(settings: dict[str, Any], count: int) -> bool:
+    """Whether so many vectors want to be built anew; see :attr:`Nearest.settings`."""
+    if settings["kind"] == "exact":
+        return count > EXACT_UP_TO
+    return bool(count > 2 * settings["trained_on"])
+
+
+def _told(place: Path) -> tuple[dict[str, Any], dict[str, Any], str]:
+    """Settings, mark and hash of a file of vectors."""
+    told = json.loads(place.with_suffix(".json").read_text(encoding="utf-8"))
+    settings, mark = dict(told["settings"]), dict(told["mark"])
+    if settings.pop("version") != _VERSION:
+        raise ValueError("another version")
+    return settings, mark, str(settings.pop("sha256"))

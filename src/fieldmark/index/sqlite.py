@@ -10,6 +10,7 @@ import json
 import secrets
 import shutil
 import sqlite3
+import stat
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -44,7 +45,7 @@ from fieldmark.index.index import (
     meta_text,
     same_length,
 )
-from fieldmark.index.nearest import EXACT_UP_TO, Nearest
+from fieldmark.index.nearest import EXACT_UP_TO, Nearest, outgrown
 from fieldmark.index.sql import SQLITE, condition
 from fieldmark.index.where import Where
 
@@ -120,12 +121,25 @@ class SqliteIndex(Index):
         """By space: neighbours, and number and token of the last change that they know of."""
         if create:
             storage.make_folder(self.folder)
-        elif not self._file.is_file():
+        else:
+            self._must_be_there()
+        self._db = self._open()
+
+    def _must_be_there(self) -> None:
+        try:
+            status = self._file.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            status = None
+        except OSError as error:
+            raise ArtifactError(f"{self._file} cannot be opened: {error.strerror}.") from None
+        if status is None or not stat.S_ISREG(status.st_mode):
             raise ArtifactError(
                 f"there is no index in {self.folder}; make one with fieldmark index ENCODER PHOTOS --out "
                 f"{self.folder}."
             )
-        self._db = self._open()
+        if not status.st_size:
+            # SQLite would make a new index of it, and nobody would know what was lost.
+            raise _damaged(self._file, "it is empty")
 
     def _open(self) -> sqlite3.Connection:
         with _errors(self._file):
@@ -504,27 +518,25 @@ class SqliteIndex(Index):
             queries = check_vectors(vectors, None, dim)
             nearest = self._fresh(db, space, dim)
             among = None if chosen is None else self._chosen(db, chosen)
-            if not len(nearest):
-                return [[] for _ in queries]
-            found = nearest.search(queries, min(k, len(nearest)), among=among)
-            numbers = np.unique(found.ids[found.ids >= 0]).tolist()
+            found = nearest.search(queries, max(1, min(k, len(nearest))), among=among)
+            rows = [ids[ids >= 0].tolist() for ids in found.ids]
             items: dict[int, Item] = {}
-            for part in _parts(numbers):
+            for part in _parts(list({number for ids in rows for number in ids})):
                 marks = ", ".join("?" * len(part))
-                for row in db.execute(
+                told = db.execute(
                     f"SELECT items.id, {_ITEM} FROM items WHERE id IN ({marks})", part
-                ):
-                    items[row[0]] = _item(row[1:])
+                )
+                items.update((row[0], _item(row[1:])) for row in told)
         return [
             sorted(
                 (
-                    Hit(items[number].key, finite(float(score)), items[number])
-                    for number, score in zip(ids.tolist(), scores.tolist(), strict=True)
+                    Hit(items[number].key, finite(score), items[number])
+                    for number, score in zip(ids, scores.tolist(), strict=False)
                     if number in items
                 ),
                 key=lambda hit: (-hit.score, hit.key),
             )
-            for ids, scores in zip(found.ids, found.scores, strict=True)
+            for ids, scores in zip(rows, found.scores, strict=True)
         ]
 
     def _chosen(self, db: sqlite3.Connection, where: Where) -> Int[np.ndarray, " N"]:
@@ -537,10 +549,13 @@ class SqliteIndex(Index):
         last, token = self._last_change(db)
         known = self._nearest.get(space)
         if known is None and (kept := Nearest.load(self._place(space))) is not None:
-            known = kept[0], int(kept[1].get("change", -1)), str(kept[1].get("token"))
+            mark = self._past(db, space, kept[1])
+            known = None if mark is None else (kept[0], *mark)
+        if known is not None and known[1:] == (last, token):
+            self._nearest[space] = known
+            return known[0]
         if known is not None and self._happened(db, *known[1:]) and not known[0].outgrown:
-            if known[1] < last:
-                self._catch_up(db, known[0], space, dim, known[1])
+            self._catch_up(db, known[0], space, dim, known[1])
             if not known[0].outgrown:
                 self._nearest[space] = known[0], last, token
                 return known[0]
@@ -549,7 +564,7 @@ class SqliteIndex(Index):
         if len(nearest) >= _SAVED_FROM:
             # A full or read-only disk costs the next process some seconds, no more.
             with contextlib.suppress(InputError, StorageError):
-                nearest.save(self._place(space), {"change": last, "token": token})
+                nearest.save(self._place(space), {"space": space, "change": last, "token": token})
         return nearest
 
     @staticmethod
@@ -558,6 +573,15 @@ class SqliteIndex(Index):
             "SELECT number, token FROM changes ORDER BY number DESC LIMIT 1"
         ).fetchone()
         return (0, "") if row is None else (int(row[0]), str(row[1]))
+
+    def _past(
+        self, db: sqlite3.Connection, space: int, mark: Mapping[str, Any]
+    ) -> tuple[int, str] | None:
+        """The change up to which a file of neighbours knows this space, if it is this database's."""
+        number, token = mark.get("change"), mark.get("token")
+        if mark.get("space") != space or not isinstance(number, int) or not isinstance(token, str):
+            return None
+        return (number, token) if self._happened(db, number, token) else None
 
     @staticmethod
     def _happened(db: sqlite3.Connection, number: int, token: str) -> bool:
@@ -607,11 +631,12 @@ class SqliteIndex(Index):
             ).fetchone()
             rows = db.execute(
                 "SELECT identity, dim, about, current, (SELECT count(*) FROM vectors WHERE "
-                "vectors.space = spaces.id) FROM spaces ORDER BY id"
+                "vectors.space = spaces.id), id FROM spaces ORDER BY id"
             ).fetchall()
             search: dict[str, Any] = {}
-            if any(row[3] for row in rows):
-                search = dict(self._fresh(db, *self._space(None)).settings)
+            for row in rows:
+                if row[3]:
+                    search = self._search_settings(db, row[5], row[1], row[4])
         return Stats(
             self.engine,
             items,
@@ -621,6 +646,19 @@ class SqliteIndex(Index):
             next((row[0] for row in rows if row[3]), None),
             search,
         )
+
+    def _search_settings(
+        self, db: sqlite3.Connection, space: int, dim: int, count: int
+    ) -> dict[str, Any]:
+        """How neighbours are found, without the vectors where that is known anyway."""
+        if space not in self._nearest:
+            told = Nearest.settings_of(self._place(space))
+            ours = told is not None and self._past(db, space, told[1]) is not None
+            if told is not None and ours and not outgrown(told[0], count):
+                return told[0]
+            if not ours and count <= self._exact_up_to:
+                return {"kind": "exact"}
+        return dict(self._fresh(db, space, dim).settings)
 
     def verify(self) -> list[str]:
         """See :meth:`Index.verify`."""
@@ -643,11 +681,11 @@ class SqliteIndex(Index):
                         wrong.append(
                             f"{key}: its vector of encoder {identity[:12]}… is damaged; embed the photo again"
                         )
-                for key, meta in db.execute("SELECT key, meta FROM items"):
+                for row in db.execute(f"SELECT {_ITEM} FROM items"):
                     try:
-                        json.loads(meta)
-                    except ValueError:
-                        wrong.append(f"{key}: its metadata is damaged")
+                        _item(row)
+                    except (ArtifactError, ValueError):
+                        wrong.append(f"{row[0]}: its metadata, label or version is damaged")
         except (ArtifactError, StorageError) as error:
             wrong.append(str(error))
         return wrong
@@ -703,7 +741,8 @@ class SqliteIndex(Index):
             try:
                 yield self._db
             finally:
-                self._db.execute("ROLLBACK")
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
 
     @contextlib.contextmanager
     def _write(self) -> Iterator[sqlite3.Connection]:
@@ -735,11 +774,18 @@ class SqliteIndex(Index):
 def _item(row: Sequence[Any]) -> Item:
     key, meta, label, version, size, modified, digest, missing = row
     stamp = None if size is None else Stamp(size, modified, digest)
-    return Item(key, json.loads(meta), label, version, stamp, bool(missing))
+    told = json.loads(meta) if isinstance(meta, str) else None
+    # SQLite gives whatever kind of value a damaged row says it has.
+    named = label is None or isinstance(label, str)
+    if isinstance(told, dict) and isinstance(version, int) and named:
+        return Item(key, told, label, version, stamp, bool(missing))
+    raise ArtifactError(
+        f"the item {key!r} is damaged on the disk; remove it and add it again, or take a backup."
+    )
 
 
-def _sound(key: object, data: bytes, crc: int, dim: int) -> bytes:
-    if len(data) != 4 * dim or checksum(data) != crc:
+def _sound(key: object, data: object, crc: object, dim: int) -> bytes:
+    if not isinstance(data, bytes) or len(data) != 4 * dim or checksum(data) != crc:
         raise ArtifactError(
             f"the vector of {key!r} is damaged on the disk; remove the item and add it again, or take a "
             "backup. fieldmark index verify lists all that are."
@@ -761,10 +807,12 @@ def _transaction(db: sqlite3.Connection) -> Iterator[None]:
     db.execute("BEGIN IMMEDIATE")
     try:
         yield
+        db.execute("COMMIT")
     except BaseException:
-        db.execute("ROLLBACK")
+        # SQLite has already taken it back where the disk is full or fails.
+        if db.in_transaction:
+            db.execute("ROLLBACK")
         raise
-    db.execute("COMMIT")
 
 
 def _damaged(file: Path, why: str) -> ArtifactError:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fieldmark import storage
-from fieldmark.data.catalog import Catalog, signature_of
+from fieldmark.data.catalog import Catalog, collector_paused
 from fieldmark.data.stream import Embedded
 from fieldmark.encoder import Encoder
 from fieldmark.errors import CatalogError, InputError
@@ -79,13 +79,15 @@ def index_photos(
         InputError: The index belongs to another encoder.
         BusyError: Another process is adding photos to it.
     """
-    catalog = Catalog.open(photos)
+    # Rows of many photos come last: Python would look for garbage among them while it loads.
     loaded = Encoder.load(encoder, device=device)
+    catalog = Catalog.open(photos)
     if problems_file is None and not is_server(out):
         problems_file = Path(out) / "problems.csv"
     with open_index(out, create=True) as index, hold_index(index, out):
         _claim(index, loaded, out, encoder)
-        scan = scan_source(index, catalog, photos, lacking=index.pending(loaded.identity))
+        with collector_paused():
+            scan = scan_source(index, catalog, photos, lacking=index.pending(loaded.identity))
         index.update(scan.back, missing=False)
         index.update(scan.gone, missing=True)
         problems: list[tuple[str, str, str]] = []
@@ -169,13 +171,8 @@ def scan_source(
                 "photos of their own first."
             )
         seen.add(key)
-        signature = signature_of(catalog.location(row.row))
-        location = catalog.location(row.row)
-        now = (
-            (signature.size if location.size < 0 else location.size, signature.modified_ns)
-            if signature is not None
-            else (-1, -1)
-        )
+        signature = catalog.signature(row.row)
+        now = (-1, -1) if signature is None else signature[:2]
         before = known.get(key)
         if before is not None and before[:2] == now and key not in wanting:
             unchanged += 1

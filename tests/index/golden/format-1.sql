@@ -1,0 +1,66 @@
+PRAGMA application_id = 1179470168;
+PRAGMA user_version = 1;
+BEGIN TRANSACTION;
+CREATE TABLE changes (number INTEGER PRIMARY KEY AUTOINCREMENT, token TEXT NOT NULL);
+INSERT INTO "changes" VALUES(1,'759aad7ee8534b80');
+INSERT INTO "changes" VALUES(2,'c52ed1499d6b3c3b');
+INSERT INTO "changes" VALUES(3,'a1f3eed1625cb8bc');
+INSERT INTO "changes" VALUES(4,'2041932ba0fbda10');
+INSERT INTO "changes" VALUES(5,'b7655b4861882e63');
+CREATE TABLE items (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    key TEXT NOT NULL UNIQUE,
+    meta TEXT NOT NULL,
+    label TEXT,
+    version INTEGER NOT NULL,
+    size INTEGER, modified_ns INTEGER, sha256 TEXT,
+    missing INTEGER NOT NULL DEFAULT 0
+);
+INSERT INTO "items" VALUES(1,'a.jpg','{"split": "train", "group": "g1", "year": 2019, "camera": {"name": "x-1"}}','house sparrow',3,100,1700000000000000000,'0000000000000000000000000000000000000000000000000000000000000000',0);
+INSERT INTO "items" VALUES(2,'b/ä ü.jpg','{"year": 2020.5, "wild": true, "note": null, "tags": ["a", 1]}',NULL,3,101,1700000000000000001,'1111111111111111111111111111111111111111111111111111111111111111',0);
+INSERT INTO "items" VALUES(3,'c''%_".png','{"year": "2021", "größe": 3}',NULL,2,1,2,'ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff',0);
+INSERT INTO "items" VALUES(4,'d.jpg','{}',NULL,2,103,1700000000000000003,'3333333333333333333333333333333333333333333333333333333333333333',1);
+INSERT INTO "items" VALUES(5,'e.jpg','{"split": "test"}',NULL,1,NULL,NULL,NULL,0);
+CREATE TABLE label_changes (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    key TEXT NOT NULL, before TEXT, after TEXT, by TEXT NOT NULL, at TEXT NOT NULL
+);
+INSERT INTO "label_changes" VALUES(1,'a.jpg',NULL,'wren','Ida','2026-11-23T02:20:53+00:00');
+INSERT INTO "label_changes" VALUES(2,'b/ä ü.jpg',NULL,'Zaunkönig','Ida','2026-11-23T02:20:53+00:00');
+INSERT INTO "label_changes" VALUES(3,'gone.jpg',NULL,'gull','Ida','2026-11-23T02:20:53+00:00');
+INSERT INTO "label_changes" VALUES(4,'a.jpg','wren','house sparrow','Jo','2026-11-23T02:20:53+00:00');
+INSERT INTO "label_changes" VALUES(5,'b/ä ü.jpg','Zaunkönig',NULL,'Jo','2026-11-23T02:20:53+00:00');
+CREATE TABLE removed (space INTEGER NOT NULL, item INTEGER NOT NULL, change INTEGER NOT NULL);
+INSERT INTO "removed" VALUES(1,6,2);
+INSERT INTO "removed" VALUES(2,3,4);
+CREATE TABLE spaces (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    identity TEXT NOT NULL UNIQUE, dim INTEGER NOT NULL, about TEXT NOT NULL,
+    current INTEGER NOT NULL
+);
+INSERT INTO "spaces" VALUES(1,'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa',8,'{"network": "tiny", "size": 32}',1);
+INSERT INTO "spaces" VALUES(2,'bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb',5,'{}',0);
+CREATE TABLE vectors (
+    item INTEGER NOT NULL REFERENCES items (id) ON DELETE CASCADE,
+    space INTEGER NOT NULL REFERENCES spaces (id) ON DELETE CASCADE,
+    vector BLOB NOT NULL, crc INTEGER NOT NULL, change INTEGER NOT NULL,
+    PRIMARY KEY (space, item)
+) WITHOUT ROWID;
+INSERT INTO "vectors" VALUES(1,1,X'C33D8A3D0E4091BD8C09B03E44AD663D393E93BEC4C9463E3A38333F4F2A023F',2330824091,1);
+INSERT INTO "vectors" VALUES(2,1,X'AF8D63BE6E96CCBE508949BE01CE553C42F33BBF347E8DBDE96EC9BE83C76CBE',2315738446,1);
+INSERT INTO "vectors" VALUES(3,1,X'1774623D6C8A1CBEBC63F7BD56C736BFD8BB063F7450AB3E7BE6C2BDCAB8673E',3460590652,5);
+INSERT INTO "vectors" VALUES(4,1,X'7B8FF53E076B4C3DB414CABEAE85FABE27D178BEBC64EF3DA13409BFC569E3BD',1453603726,1);
+INSERT INTO "vectors" VALUES(5,1,X'4FBCA7BD3D708E3EF521E23D052F3B3EA531ACBE9E8A88BD4078CE3E28A8443F',951404256,1);
+INSERT INTO "vectors" VALUES(1,2,X'CF4F3F3E696BE33E2DED363E805A34BF0599FA3E',4074108399,3);
+INSERT INTO "vectors" VALUES(2,2,X'FF99DF3ECB7C06BF978C113FE39FB63ED856933E',2903267903,3);
+CREATE INDEX items_label ON items (label);
+CREATE INDEX vectors_change ON vectors (space, change);
+CREATE INDEX vectors_item ON vectors (item);
+CREATE INDEX removed_change ON removed (space, change);
+CREATE INDEX label_changes_key ON label_changes (key);
+DELETE FROM "sqlite_sequence";
+INSERT INTO "sqlite_sequence" VALUES('spaces',2);
+INSERT INTO "sqlite_sequence" VALUES('items',6);
+INSERT INTO "sqlite_sequence" VALUES('changes',5);
+INSERT INTO "sqlite_sequence" VALUES('label_changes',5);
+COMMIT;
