@@ -55,7 +55,11 @@ def _text(value: Any) -> str | None:
 
 def _read_csv(path: Path) -> Iterator[dict[str, Any]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
-        delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+        head = file.readline()
+        file.seek(0)
+        # Where commas are decimal points, spreadsheets put semicolons between columns.
+        tabs = path.suffix.lower() == ".tsv" or head.count("\t") > head.count(",")
+        delimiter = "\t" if tabs else ";" if head.count(";") > head.count(",") else ","
         yield from csv.DictReader(file, delimiter=delimiter)
 
 
@@ -73,7 +77,7 @@ def _read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
             yield item
 
 
-def _read_parquet(path: Path) -> Iterator[dict[str, Any]]:
+def _read_parquet(path: Path, *, known_only: bool) -> Iterator[dict[str, Any]]:
     try:
         import pyarrow
         import pyarrow.parquet as parquet
@@ -81,8 +85,9 @@ def _read_parquet(path: Path) -> Iterator[dict[str, Any]]:
         raise MissingExtraError("pyarrow", "parquet", "to read Parquet tables") from None
     try:
         with parquet.ParquetFile(path) as table:
-            names = [name for name in table.schema_arrow.names if _is_known(name)]
-            for batch in table.iter_batches(columns=names):
+            names = table.schema_arrow.names
+            chosen = [name for name in names if _is_known(name)] if known_only else names
+            for batch in table.iter_batches(columns=chosen):
                 yield from batch.to_pylist()
     except pyarrow.ArrowException as error:
         raise CatalogError(f"{path} cannot be read as Parquet: {error}.") from None
@@ -110,35 +115,68 @@ def read_table(path: Path, required: tuple[str, ...] = ("path",)) -> list[TableR
         CatalogError: If the file is missing, unreadable, empty, or lacks a required column.
         MissingExtraError: For Parquet without pyarrow.
     """
-    suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise CatalogError(
-            f"{path} is not a table of photos; allowed are {', '.join(SUFFIXES)} with a column 'path'."
-        )
-    reader = {".parquet": _read_parquet, ".jsonl": _read_jsonl, ".ndjson": _read_jsonl}
     rows: list[TableRow] = []
     columns: dict[str, str | None] | None = None
-    try:
-        for number, item in enumerate(reader.get(suffix, _read_csv)(path), 1):
-            names = [name for name in item if isinstance(name, str)]
-            # JSON lines may leave out columns that are empty, so look again on every line.
-            if columns is None or suffix in (".jsonl", ".ndjson"):
-                columns = {name: _column(names, name) for name in ALIASES}
-                _require(path, columns, required, names)
-            row = TableRow(
-                {k: _text(item.get(column)) if column else None for k, column in columns.items()}
-            )
-            row.line = number
-            rows.append(row)
-    except FileNotFoundError:
-        raise CatalogError(f"no such table: {path}.") from None
-    except (OSError, UnicodeDecodeError, csv.Error, json.JSONDecodeError) as error:
-        raise CatalogError(f"{path} cannot be read as a table: {error}.") from None
+    ragged = path.suffix.lower() in (".jsonl", ".ndjson")
+    for number, item in enumerate(_read(path), 1):
+        names = [name for name in item if isinstance(name, str)]
+        # JSON lines may leave out columns that are empty, so look again on every line.
+        if columns is None or ragged:
+            columns = {name: _column(names, name) for name in ALIASES}
+            _require(path, columns, required, names)
+        row = TableRow(
+            {k: _text(item.get(column)) if column else None for k, column in columns.items()}
+        )
+        row.line = number
+        rows.append(row)
     if not rows:
         raise CatalogError(
             f"{path} lists no photos; it needs a header with 'path' and one line a photo."
         )
     return rows
+
+
+def read_columns(path: Path) -> list[dict[str, str | None]]:
+    """Read every column as text, by the names that the table gives them; empty cells are None.
+
+    Args:
+        path: As for :func:`read_table`.
+
+    Raises:
+        CatalogError: If the file is missing, unreadable or empty.
+        MissingExtraError: For Parquet without pyarrow.
+    """
+    rows = [
+        {name.strip(): _text(value) for name, value in item.items() if isinstance(name, str)}
+        for item in _read(path, known_only=False)
+    ]
+    if not rows:
+        raise CatalogError(f"{path} has no lines; it needs a header and a line each.")
+    return rows
+
+
+def _read(path: Path, *, known_only: bool = True) -> Iterator[dict[str, Any]]:
+    """Lines of any kind of table, with one kind of error."""
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise CatalogError(
+            f"{path} is not a table of photos; allowed are {', '.join(SUFFIXES)} with a column 'path'."
+        )
+    try:
+        if suffix == ".parquet":
+            yield from _read_parquet(path, known_only=known_only)
+        elif suffix in (".jsonl", ".ndjson"):
+            yield from _read_jsonl(path)
+        else:
+            yield from _read_csv(path)
+    except FileNotFoundError:
+        raise CatalogError(f"no such table: {path}.") from None
+    except UnicodeError:
+        raise CatalogError(
+            f"{path} is not UTF-8 text; save it again as UTF-8 (in spreadsheets: CSV UTF-8)."
+        ) from None
+    except (OSError, csv.Error, json.JSONDecodeError) as error:
+        raise CatalogError(f"{path} cannot be read as a table: {error}.") from None
 
 
 def _require(

@@ -35,6 +35,16 @@ class Likeness(NamedTuple):
 
     of: csr_matrix
 
+    def best(self, labelled: Bool[np.ndarray, " N"]) -> Float[np.ndarray, " N"]:
+        """How well the best of the labelled photos stands for each photo."""
+        if not labelled.any():
+            return np.zeros(len(labelled))
+        return self.of[:, np.flatnonzero(labelled)].max(axis=1).toarray().ravel()
+
+    def covered(self, labelled: Bool[np.ndarray, " N"]) -> float:
+        """Share of all photos that labelled ones stand for, in [0, 1]."""
+        return float(self.best(labelled).mean()) if len(labelled) else 0.0
+
 
 def fit_likeness(
     embeddings: Vectors, *, width: float = WIDTH, neighbours: int = NEIGHBOURS
@@ -114,9 +124,7 @@ def pick_next(
         # A photo counts by the inverse of how many there seem to be of what it may be.
         weight = (probabilities @ (1 / probabilities.sum(axis=0))) ** balance
     weight = weight / weight.sum()
-    covered = np.zeros(len(labelled))
-    if labelled.any():
-        covered = stands[:, np.flatnonzero(labelled)].max(axis=1).toarray().ravel()
+    covered = likeness.best(labelled)
     free = ~labelled if allowed is None else allowed & ~labelled
 
     def gain(row: int) -> float:
