@@ -38,6 +38,7 @@ picks = st.lists(st.integers(0, 15), min_size=1, max_size=4, unique=True)
 identities = st.sampled_from([None, ENCODER, OTHER])
 named = st.sampled_from([ENCODER, OTHER])
 seeds = st.integers(0, 30)
+counts = st.sampled_from([1, 2, 3, 10])
 metas = st.sampled_from([{}, {"year": 2019}, {"year": "2019", "site": {"name": "pond"}}])
 stamps = st.sampled_from([None, *(Stamp(n, n + 1, str(n % 2) * 64) for n in range(3))])
 labels = st.sampled_from(["wren", "house sparrow", "Zaunkönig", None])
@@ -284,7 +285,7 @@ class States(RuleBasedStateMachine):
 
     # -- reading
 
-    @rule(hand=hands, seed=seeds, k=st.integers(1, 10), where=filters, identity=identities)
+    @rule(hand=hands, seed=seeds, k=counts, where=filters, identity=identities)
     def search(self, hand, seed, k, where, identity):
         space = identity or self.current
         query = vector(space, seed)
@@ -295,7 +296,7 @@ class States(RuleBasedStateMachine):
         (hits,) = call()
         self.are_nearest(hits, query, k, where, space)
 
-    @rule(hand=hands, number=st.integers(0, 15), k=st.integers(1, 10), where=filters)
+    @rule(hand=hands, number=st.integers(0, 15), k=counts, where=filters)
     def like(self, hand, number, k, where):
         (key,) = self.pick([number])
         if key not in self.known or self.current not in self.known[key].vectors:
