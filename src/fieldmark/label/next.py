@@ -11,6 +11,7 @@ from scipy.sparse import csr_matrix
 from fieldmark.errors import InputError
 from fieldmark.evaluation.knn import nearest_columns
 from fieldmark.evaluation.retrieval import CHUNK_BYTES, score_blocks, unit_rows
+from fieldmark.label.heads import HeadSpec
 
 Vectors = Float[np.ndarray, "N D"]
 
@@ -20,6 +21,9 @@ NEIGHBOURS = 64
 """Others, at most, for which a photo stands."""
 BALANCE = 0.5
 """How much photos of classes that seem rare count more, as a power of 1 / (expected photos)."""
+
+GUESSES, GUESS_TEMPERATURE = HeadSpec("logistic", 10.0), 0.7
+"""Head that guesses at classes for the balance; which one matters little, so none is looked for."""
 
 
 class Picked(NamedTuple):

@@ -17,8 +17,10 @@ from fieldmark.index.alike import Held, read_items
 from fieldmark.index.index import Index, Item, check_label
 from fieldmark.index.places import Place, open_index, shown
 from fieldmark.index.where import Where
+from fieldmark.label.calibration import chances
 from fieldmark.label.classifier import FieldClassifier
-from fieldmark.label.next import fit_likeness, pick_next
+from fieldmark.label.heads import fit_head
+from fieldmark.label.next import GUESS_TEMPERATURE, GUESSES, fit_likeness, pick_next
 
 _NAMED = 3
 """Of many, how many are named in a sentence."""
@@ -230,10 +232,11 @@ def next_photos(
             "there is nothing to label next."
         )
     probabilities: Float[np.ndarray, "N C"] | None = None
-    photos, names = labelled_photos(held), np.empty(0, str)
-    if len(set(photos.labels)) > 1:
-        classifier = fit_classifier(photos, index, head="logistic")
-        probabilities, names = classifier.predict_proba(held.vectors), classifier.classes_
+    photos = labelled_photos(held)
+    names, of = np.unique(photos.labels, return_inverse=True)
+    if len(names) > 1:
+        head = fit_head(GUESSES, photos.vectors, of.astype(np.int64), len(names))
+        probabilities = chances(head.scores(held.vectors), GUESS_TEMPERATURE)
     likeness = fit_likeness(held.vectors)
     picked = pick_next(likeness, labelled, count, probabilities=probabilities, allowed=allowed)
     rows = []

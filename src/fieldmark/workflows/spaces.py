@@ -113,22 +113,31 @@ def choose_space(
     )
 
 
+def find_encoder(place: Place, space: Space) -> Path:
+    """The folder in which an index's own encoder should be.
+
+    Raises:
+        ArtifactError: The index is a server's, and the folder is not on this machine.
+    """
+    if not is_server(place):
+        return encoder_folder(place, space.identity)
+    told = space.about.get("folder")
+    if told is None or not Path(str(told)).is_dir():
+        raise ArtifactError(
+            f"encoder {space.identity[:12]}… of {shown(place)} is not on this machine"
+            f"{f' (it was in {told} where photos were added)' if told else ''}; say where it is: "
+            "--encoder FOLDER."
+        )
+    return Path(str(told))
+
+
 def load_encoder(place: Place, space: Space, *, device: str = "auto") -> Encoder:
     """An index's own encoder.
 
     Raises:
         ArtifactError: It is not where it should be, or another one is there.
     """
-    here = encoder_folder(place, space.identity)
-    if is_server(place):
-        told = space.about.get("folder")
-        if told is None or not Path(str(told)).is_dir():
-            raise ArtifactError(
-                f"encoder {space.identity[:12]}… of {shown(place)} is not on this machine"
-                f"{f' (it was in {told} where photos were added)' if told else ''}; say where it is: "
-                "--encoder FOLDER."
-            )
-        here = Path(str(told))
+    here = find_encoder(place, space)
     encoder = Encoder.load(here, device=device)
     if encoder.identity != space.identity:
         raise ArtifactError(
