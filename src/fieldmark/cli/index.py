@@ -23,6 +23,12 @@ def command(
         bool,
         typer.Option("--forget-missing", help="Remove photos that are gone, with their labels."),
     ] = False,
+    parts: Annotated[
+        bool,
+        typer.Option(
+            "--parts", help="Keep places of photos too, for search --region; once is enough."
+        ),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Make photos searchable, or bring an index up to date.
@@ -36,6 +42,8 @@ def command(
       fieldmark index run photos --out birds.index
 
       fieldmark index run photos --out birds.index --forget-missing
+
+      fieldmark index run photos --out birds.index --parts
     """
     from fieldmark.workflows.index import index_photos
 
@@ -48,6 +56,7 @@ def command(
             workers=workers,
             device=device,
             forget_missing=forget_missing,
+            parts=parts,
             progress=bars,
         )
     emit(json, told, _text(told))
@@ -68,4 +77,9 @@ def _text(told: dict[str, Any]) -> str:
         if told[name]
     ]
     text = f"{told['index']} holds {told['items']:,} photos: {', '.join(parts) or 'none'}."
+    if found := told["parts"]:
+        text += (
+            f" Parts of {found['photos']:,} photos are kept ({found['made']:,} new, "
+            f"{found['bytes'] / 2**20:,.1f} MiB)."
+        )
     return text + (f" Why not: {told['problems']}." if told["problems"] else "")

@@ -2,6 +2,7 @@
 
 INDEX/
 ├── index.sqlite  nearest-1.faiss …   items, vectors and labels (fieldmark.index)
+├── parts.sqlite                      where asked for: places of photos (workflows.parts)
 ├── encoders/0123456789ab/            each encoder that has vectors here, so the index stands alone
 └── problems.csv                      photos that cannot be read
 """
@@ -22,8 +23,10 @@ from fieldmark.data.stream import Embedded
 from fieldmark.encoder import Encoder
 from fieldmark.errors import CatalogError, InputError
 from fieldmark.index.index import Hit, Index, Item, Stamp
+from fieldmark.index.parts import FILE as PARTS
 from fieldmark.index.sqlite import SqliteIndex
 from fieldmark.training.lock import hold_run
+from fieldmark.workflows.parts import keep_parts
 from fieldmark.workflows.photos import ShowProgress, quiet
 
 COMMIT = 256
@@ -52,6 +55,7 @@ def index_photos(
     workers: int | None = None,
     device: str = "auto",
     forget_missing: bool = False,
+    parts: bool = False,
     progress: ShowProgress = quiet,
 ) -> dict[str, Any]:
     """Embed what is new or changed in a source, and mark what is gone; run again at any time.
@@ -65,11 +69,13 @@ def index_photos(
         device: Where to compute.
         forget_missing: Remove items whose photos are gone, with their labels; else they are kept
             and marked.
+        parts: Keep places of photos too, for region search; an index that has them keeps them.
         progress: Told how far it is.
 
     Returns:
         ``index``, ``encoder`` (identity), ``items``, ``added``, ``changed``, ``unchanged``,
-        ``missing`` (photos that are gone), ``back``, ``forgotten``, ``refused`` and ``problems``.
+        ``missing`` (photos that are gone), ``back``, ``forgotten``, ``refused``, ``problems`` and ``parts``
+        (of :func:`fieldmark.workflows.parts.keep_parts`, or None).
 
     Raises:
         CatalogError: No photo there, or none of those that are in the index: another folder, or a
@@ -103,6 +109,10 @@ def index_photos(
             done += len(chunk)
             progress("embedding photos", done, len(rows))
         forgotten = index.remove(_missing(index)) if forget_missing else 0
+        found = None
+        if parts or (Path(out) / PARTS).exists():
+            more = {"batch_size": batch_size, "workers": workers, "progress": progress}
+            found = keep_parts(index, catalog, loaded, Path(out), **more)
         told = index.stats()
     if rows:
         storage.write_text(Path(out) / "problems.csv", _table(problems))
@@ -117,6 +127,7 @@ def index_photos(
         "forgotten": forgotten,
         "refused": len(rows) - counts["added"] - counts["changed"],
         "problems": str(Path(out) / "problems.csv") if problems else None,
+        "parts": found,
     }
 
 

@@ -1,0 +1,183 @@
+"""``fieldmark search --region``: where in other photos is this part?"""
+
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from fieldmark.data.catalog import Catalog, Location, read_location
+from fieldmark.data.decode import decode
+from fieldmark.encoder import Encoder
+from fieldmark.errors import ArtifactError, FieldmarkError, InputError, PhotoError
+from fieldmark.explain.found import Found, found_sheet
+from fieldmark.explain.sheet import check_out, write_sheet
+from fieldmark.index.index import Index, Item
+from fieldmark.index.match import STEPS, Place, Region, cut_template, find_places
+from fieldmark.index.parts import FILE, Basis, Parts
+from fieldmark.index.sqlite import SqliteIndex
+from fieldmark.workflows.parts import hashes_of, kind_of, read_query
+
+_ENOUGH = 900
+"""Short side of photos for the eye, in pixels."""
+
+
+class PartHit(NamedTuple):
+    """The best place of one photo."""
+
+    item: Item
+    score: float
+    """Mean cosine of its cells with the region's, in [-1, 1]; comparable within one search only."""
+    box: tuple[float, float, float, float]
+    """x0 y0 x1 y1 as fractions of the photo."""
+
+
+class PartAnswer(NamedTuple):
+    """What was found for a region."""
+
+    query: str
+    region: Region
+    hits: list[PartHit]
+    searched: int
+    """Photos whose cells were looked at."""
+    without: int
+    """Photos that the filter leaves, and that have no cells, damaged ones, or those of an older photo."""
+
+
+def search_parts(
+    index: Path,
+    query: str,
+    region: str,
+    *,
+    k: int = 10,
+    where: str | None = None,
+    device: str = "auto",
+    sheet: Path | None = None,
+) -> PartAnswer:
+    """Photos of an index that show a part of a photo, and where.
+
+    Args:
+        index: From ``index_photos(…, parts=True)``.
+        query: Photo file, or key of a photo in the index (which is then left out of its answer).
+        region: ``x0,y0,x1,y1``: fractions of the query's width and height, from its upper left.
+        k: How many.
+        where: Filter (:mod:`fieldmark.index.where`).
+        device: Where to compute.
+        sheet: Also write a page or a picture that shows the places.
+
+    Raises:
+        ArtifactError: No index, no parts, none that can be believed, or no encoder.
+        PhotoError: The query cannot be read.
+        InputError: A region or filter that makes no sense.
+        OutputError: The sheet cannot be written there.
+    """
+    box = Region.parse(region)
+    if sheet is not None:
+        check_out(sheet)
+    with SqliteIndex(index) as opened:
+        current = opened.stats().current
+        if current is None:
+            raise InputError(f"{index} is empty; add photos with fieldmark index first.")
+        with closing(Parts(Path(index) / FILE)) as parts:
+            encoder = Encoder.load(Path(index) / "encoders" / current[:12], device=device)
+            basis = parts.basis(current, kind_of(encoder))
+            if basis is None:
+                raise ArtifactError(
+                    f"{index} holds no parts of its encoder {current[:12]}… that can be read; make them "
+                    f"with fieldmark index ENCODER PHOTOS --out {index} --parts."
+                )
+            dim = basis.projection.shape[1]
+            inside = None if Path(query).is_file() else _item(opened, query)
+            if inside is None:
+                cells = basis.express(read_query(encoder, _file(query)))
+            else:
+                cells = _stored(opened, parts, current, basis, inside.key, Path(index))
+            wanted = hashes_of(opened, where)
+            held = sum(1 for _ in opened.items(where))
+            if inside is not None and wanted.pop(inside.key, None) is not None:
+                held -= 1
+            searched = 0
+
+            def chunks():  # type: ignore[no-untyped-def]
+                nonlocal searched
+                for keys, grids in parts.read(current, dim, wanted):
+                    searched += len(keys)
+                    yield keys, grids
+
+            places = find_places(chunks(), cut_template(cells, box), k)
+            if held and not searched:
+                raise ArtifactError(
+                    f"none of the {held:,} photos that were asked for has parts that can be believed; make "
+                    f"them anew with fieldmark index ENCODER PHOTOS --out {index} --parts."
+                )
+            items = opened.get([place.key for place in places])
+            source = parts.source
+    hits = [
+        PartHit(item, place.score, place.box) for item, place in zip(items, places, strict=True)
+    ]
+    answer = PartAnswer(query, box, hits, searched, held - searched)
+    if sheet is not None:
+        _show(answer, inside is not None, source, places, sheet)
+    return answer
+
+
+def _item(index: Index, key: str) -> Item | None:
+    try:
+        return index.get([key])[0]
+    except InputError:
+        return None
+
+
+def _file(path: str, enough: int | None = None) -> UInt8[np.ndarray, "H W 3"]:
+    try:
+        data, _ = read_location(Location(path))
+        return decode(data, enough=enough).pixels
+    except PhotoError as error:
+        raise PhotoError(error.code, f"{path}: {error.detail}") from None
+
+
+def _stored(
+    opened: Index, parts: Parts, identity: str, basis: Basis, key: str, index: Path
+) -> Float[np.ndarray, "h w D"]:
+    known = hashes_of(opened, None)
+    only = {key: known[key]} if key in known else {}
+    for _, grids in parts.read(identity, basis.projection.shape[1], only):
+        return grids[0].astype(np.float32) / STEPS
+    raise ArtifactError(
+        f"{key} has no parts that can be believed; make them with fieldmark index ENCODER PHOTOS --out "
+        f"{index} --parts, or give the photo as a file."
+    )
+
+
+def _show(
+    answer: PartAnswer, inside: bool, source: str | None, places: list[Place], sheet: Path
+) -> None:
+    try:
+        if source is None:
+            raise InputError("nobody knows where they are")
+        catalog = Catalog.open(Path(source))
+    except FieldmarkError as error:
+        raise ArtifactError(
+            f"the sheet shows photos, and those of the index cannot be opened in {source}: {error} Put them "
+            "back, or run fieldmark index … --parts with where they are now."
+        ) from None
+    rows = {row.path: row.row for row in catalog.rows}
+
+    def pixels(key: str) -> UInt8[np.ndarray, "H W 3"] | None:
+        try:
+            return decode(catalog.read(rows[key]), enough=_ENOUGH).pixels
+        except (KeyError, PhotoError):
+            return None
+
+    shown = pixels(answer.query) if inside else _file(answer.query, _ENOUGH)
+    if shown is None:
+        raise ArtifactError(
+            f"the sheet shows the query, and {answer.query} is not in {source} any more; give it as a file."
+        )
+    found = [
+        Found(place.key, pixels(place.key), place.box, place.score, hit.item.label)
+        for place, hit in zip(places, answer.hits, strict=True)
+    ]
+    query = Found(Path(answer.query).name, shown, tuple(answer.region), 1.0, None)
+    write_sheet(found_sheet(query, found, answer.searched, answer.without), sheet)
