@@ -27,7 +27,9 @@ def command(
     ] = None,
     sheet: Annotated[
         Path | None,
-        typer.Option(help="With --region: also a page (.html) or picture (.png) of what was found."),
+        typer.Option(
+            help="With --region: also a page (.html) or picture (.png) of what was found."
+        ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 …")] = "auto",
     json: Json = False,

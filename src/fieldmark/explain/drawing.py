@@ -139,9 +139,7 @@ def half_share(cells: npt.NDArray[np.floating]) -> float:
 Box = tuple[float, float, float, float]
 
 
-def square(
-    pixels: UInt8[np.ndarray, "H W 3"], box: Box, side: int
-) -> tuple[Pixels, Box]:
+def square(pixels: UInt8[np.ndarray, "H W 3"], box: Box, side: int) -> tuple[Pixels, Box]:
     """The largest square of a photo that holds as much of a box as can be, the box in its middle.
 
     Args:
@@ -183,7 +181,7 @@ def frame(picture: Pixels, box: Box, label: int | None = None) -> Pixels:
     colour = COLOURS[((label or 1) - 1) % len(COLOURS)]
     image = Image.fromarray(picture).resize((side * scale,) * 2, Image.Resampling.BICUBIC)
     pen = ImageDraw.Draw(image)
-    line = max(2, side // 110) * scale
+    line = max(2, side // 75) * scale
     last = side * scale - 1
     x0, y0, x1, y1 = (round(edge * last) for edge in box)
     pen.rectangle((x0, y0, x1, y1), outline="white", width=2 * line)

@@ -76,18 +76,19 @@ def found_sheet(query: Found, hits: Sequence[Found], searched: int, without: int
         ),
         reading=(
             "Photos are cut to a square around the place; the whole photo was searched.",
-            "The frame is as large as the region, measured in cells of the encoder's grid, and is placed by "
-            "whole cells: it may lie half a cell beside what it means.",
+            "The frame is as large as the region, measured in cells of the encoder's grid; it may lie half "
+            "a cell beside what it means.",
             "A part that is mirrored counts as the same; one that is turned or of another size need not.",
         ),
     )
 
 
 def _strip(hit: Found, number: int) -> Strip:
-    told = f"{hit.score:.3f}" + (f" · {hit.label}" if hit.label else "")
+    folder, _, name = hit.name.rpartition("/")
+    told = " · ".join(text for text in (f"{hit.score:.3f}", hit.label or folder) if text)
     if hit.pixels is None:
-        return Strip((), hit.name, f"{told} · the photo cannot be read any more", number)
-    return Strip(_tiles(hit, number, _SMALL), hit.name, told, number)
+        return Strip((), name, f"{told} · the photo cannot be read any more", number)
+    return Strip(_tiles(hit, number, _SMALL), name, told, number)
 
 
 def _tiles(one: Found, number: int | None, side: int) -> tuple[Tile, ...]:

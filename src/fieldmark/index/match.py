@@ -2,7 +2,8 @@
 
 A region of the query becomes a small grid of cells, each the average of the photo's cells that lie
 under it, weighted by how much of them does. It is laid on every place of every other grid, and its
-mirror image too; the score is the mean cosine.
+mirror image too. The score is the mean of two cosines: of cells with the region's cells that they
+lie under, and with the region's mean.
 """
 
 import re
@@ -10,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int8
+from jaxtyping import Float, Int, Int8
 
 from fieldmark.errors import InputError
 
@@ -80,7 +81,7 @@ class Place(NamedTuple):
 
     key: str
     score: float
-    """Mean cosine of the cells, in [-1, 1]."""
+    """In [-1, 1]; comparable within one search only."""
     box: tuple[float, float, float, float]
     """x0 y0 x1 y1 as fractions of the photo."""
 
@@ -95,8 +96,8 @@ def cut_template(cells: Float[np.ndarray, "h w D"], region: Region) -> Template:
     height, width = cells.shape[:2]
     extent = ((region.y1 - region.y0) * height, (region.x1 - region.x0) * width)
     rows, columns = (max(1, round(length)) for length in extent)
-    down = _overlap(region.y0 * height, region.y1 * height, rows, height)
-    across = _overlap(region.x0 * width, region.x1 * width, columns, width)
+    down = _overlap(float(region.y0) * height, float(region.y1) * height, rows, height)
+    across = _overlap(float(region.x0) * width, float(region.x1) * width, columns, width)
     found = np.einsum("ih,jw,hwd->ijd", down, across, cells.astype(np.float64))
     return Template(_unit(found).astype(np.float32), extent)
 
@@ -120,7 +121,7 @@ def _blended(template: Template, shape: tuple[int, int]) -> Float[np.ndarray, "m
     size = tuple(min(length, most) for length, most in zip(cells.shape[:2], shape, strict=True))
     if size != cells.shape[:2]:
         down, across = (
-            _overlap(0, length, pieces, length)
+            _overlap(0.0, float(length), pieces, length)
             for length, pieces in zip(cells.shape[:2], size, strict=True)
         )
         cells = _unit(np.einsum("ih,jw,hwd->ijd", down, across, cells))
@@ -154,7 +155,7 @@ def lay(
         template: What is looked for.
 
     Returns:
-        Mean cosine, in [-1, 1], and x0 y0 x1 y1 as fractions of the photo. The box is as large as
+        Score, in [-1, 1], and x0 y0 x1 y1 as fractions of the photo. The box is as large as
         the region was in its own photo, in cells, and lies inside the photo.
     """
     count, height, width, dim = grids.shape
@@ -163,7 +164,7 @@ def lay(
     across, down = width - columns + 1, height - rows + 1
     flat = grids.reshape(-1, dim).astype(np.float32)
     best = np.full(count, -np.inf, np.float32)
-    place = np.zeros(count, np.int64)
+    corner = np.zeros((count, 2))
     for look in looks if rows * columns > 1 else looks[:1]:
         shares = flat @ (look.reshape(-1, dim).T / (STEPS * rows * columns))
         shares = shares.reshape(count, height, width, rows * columns)
@@ -175,16 +176,37 @@ def lay(
         at = found.argmax(axis=1)
         top = found[np.arange(count), at]
         better = top > best
-        best, place = np.where(better, top, best), np.where(better, at, place)
-    middle = np.stack([place % across + columns / 2, place // across + rows / 2], 1)
-    middle /= [width, height]
+        corner[better] = _between(scores[better], at[better])
+        best = np.where(better, top, best)
+    middle = (corner + [columns / 2, rows / 2]) / [width, height]
     size = np.minimum([template.extent[1] / width, template.extent[0] / height], 1)
-    corner = np.clip(middle - size / 2, 0, 1 - size)
-    return best, np.concatenate([corner, corner + size], axis=1)
+    first = np.clip(middle - size / 2, 0, 1 - size)
+    return best, np.concatenate([first, first + size], axis=1)
+
+
+def _between(
+    scores: Float[np.ndarray, "N y x"], at: Int[np.ndarray, " N"]
+) -> Float[np.ndarray, "N 2"]:
+    """Column and row of the best scores, between cells: where a parabola through the neighbours peaks."""
+    down, across = scores.shape[1:]
+    rows = np.arange(len(scores))
+    y, x = at // across, at % across
+    shifts = []
+    for place, length, beside in (
+        (x, across, lambda step: scores[rows, y, np.clip(x + step, 0, across - 1)]),
+        (y, down, lambda step: scores[rows, np.clip(y + step, 0, down - 1), x]),
+    ):
+        before, top, after = (beside(step).astype(np.float64) for step in (-1, 0, 1))
+        bend = 2 * top - before - after
+        shift = np.where(bend > 1e-9, (after - before) / 2 / np.maximum(bend, 1e-9), 0)
+        # At an edge nothing is known of one side.
+        inside = (place > 0) & (place < length - 1)
+        shifts.append(place + np.where(inside, np.clip(shift, -0.5, 0.5), 0))
+    return np.stack(shifts, axis=1)
 
 
 def find_places(
-    chunks: Iterable[tuple[Sequence[str], Grids]],
+    chunks: Iterable[tuple[Sequence[str], Int8[np.ndarray, "_N _h _w D"]]],
     template: Template,
     k: int,
     *,

@@ -137,7 +137,9 @@ class Parts:
     def __init__(self, file: Path, *, create: bool = False) -> None:
         self.file = Path(file)
         if not create and not self.file.is_file():
-            raise ArtifactError(f"{self.file.parent} holds no parts of photos; {_remedy(self.file)}")
+            raise ArtifactError(
+                f"{self.file.parent} holds no parts of photos; {_remedy(self.file)}"
+            )
         with _errors(self.file):
             self._db = sqlite3.connect(self.file, timeout=_WAIT_SECONDS, isolation_level=None)
             try:
@@ -148,6 +150,8 @@ class Parts:
 
     def _prepare(self) -> None:
         db = self._db
+        # A damaged page may call anything a text; checksums decide, not the decoder.
+        db.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
         db.execute("PRAGMA trusted_schema = OFF")
         empty = not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         if empty:
@@ -209,12 +213,12 @@ class Parts:
             row = self._db.execute(
                 "SELECT kind, basis, crc FROM spaces WHERE identity = ?", (identity,)
             ).fetchone()
-        if row is None or row[0] != kind or _crc(identity, row[0], row[1]) != row[2]:
-            return None
         try:
+            if row is None or row[0] != kind or _crc(identity, row[0], row[1]) != row[2]:
+                return None
             tensors = from_safetensors(row[1])
             return Basis(tensors["mean"], tensors["projection"], int(tensors["photos"][0]))
-        except (SafetensorError, KeyError, ValueError):
+        except (SafetensorError, KeyError, ValueError, TypeError, AttributeError):
             return None
 
     def begin(self, identity: str, kind: str, basis: Basis) -> None:
@@ -286,7 +290,9 @@ class Parts:
         wanted = set(keys)
         with self._writing() as db:
             space = self._space(identity)
-            there = [key for (key,) in db.execute("SELECT key FROM cells WHERE space = ?", (space,))]
+            there = [
+                key for (key,) in db.execute("SELECT key FROM cells WHERE space = ?", (space,))
+            ]
             gone = [key for key in there if key not in wanted]
             db.executemany(
                 "DELETE FROM cells WHERE space = ? AND key = ?", ((space, key) for key in gone)
@@ -337,7 +343,7 @@ class Parts:
                             key, digest, shape, data
                         ):
                             yield key, digest, np.frombuffer(data, np.int8).reshape(shape)
-                    except (TypeError, AttributeError, ValueError):
+                    except (TypeError, AttributeError, ValueError, OverflowError):
                         # SQLite gives back whatever type a damaged page says.
                         continue
 
@@ -354,7 +360,7 @@ def _crc(*values: str | bytes) -> int:
     """CRC-32: a bit that flipped on the disk is found."""
     total = 0
     for value in values:
-        data = value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
+        data = value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
         total = zlib.crc32(data, zlib.crc32(b"\0", total))
     return total
 
@@ -380,7 +386,7 @@ def _errors(file: Path) -> Iterator[None]:
             ) from None
         if "full" in text:
             raise StorageError(f"no space left while writing {file}.") from None
-        if "no such" in text or "malformed" in text or "decode" in text:
+        if "no such" in text or "malformed" in text:
             raise _damaged(file, text) from None
         raise StorageError(f"{file}: {text}.") from None
     except (sqlite3.DatabaseError, UnicodeDecodeError, json.JSONDecodeError) as error:

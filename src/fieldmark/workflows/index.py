@@ -111,8 +111,15 @@ def index_photos(
         forgotten = index.remove(_missing(index)) if forget_missing else 0
         found = None
         if parts or (Path(out) / PARTS).exists():
-            more = {"batch_size": batch_size, "workers": workers, "progress": progress}
-            found = keep_parts(index, catalog, loaded, Path(out), **more)
+            found = keep_parts(
+                index,
+                catalog,
+                loaded,
+                Path(out),
+                batch_size=batch_size,
+                workers=workers,
+                progress=progress,
+            )
         told = index.stats()
     if rows:
         storage.write_text(Path(out) / "problems.csv", _table(problems))

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ from fieldmark.data.decode import decode
 from fieldmark.data.looktensor import stack
 from fieldmark.encoder import Encoder
 from fieldmark.errors import PhotoError
-from fieldmark.index.index import Index
+from fieldmark.index.index import Index, Item
 from fieldmark.index.parts import FILE, Basis, DamagedParts, Hashes, Parts, fit_basis
 from fieldmark.nn.detail import Detail
 from fieldmark.workflows.photos import ShowProgress, quiet
@@ -67,10 +68,38 @@ def keep_parts(
         ``photos`` with cells, ``made``, ``dropped``, ``refused`` (not read, or changed on the way)
         and ``bytes`` of the file.
     """
-    detail = _detail(encoder)
-    wanted = hashes_of(index)
+    keep = partial(
+        _keep,
+        index,
+        catalog,
+        encoder,
+        out / FILE,
+        batch_size=batch_size,
+        workers=workers,
+        progress=progress,
+    )
+    try:
+        return keep()
+    except DamagedParts:
+        for suffix in ("", "-wal", "-shm"):
+            (out / (FILE + suffix)).unlink(missing_ok=True)
+        return keep()
+
+
+def _keep(
+    index: Index,
+    catalog: Catalog,
+    encoder: Encoder,
+    file: Path,
+    *,
+    batch_size: int,
+    workers: int | None,
+    progress: ShowProgress,
+) -> dict[str, Any]:
+    detail = detail_of(encoder)
+    wanted = {item.key: digest for item in index.items() if (digest := hash_of(item))}
     rows = {row.path: row.row for row in catalog.rows if row.path in wanted}
-    with closing(_open(out / FILE)) as parts:
+    with closing(Parts(file, create=True)) as parts:
         parts.source = str(Path(catalog.source).resolve())
         parts.keep_spaces([space.identity for space in index.stats().spaces])
         basis = parts.basis(encoder.identity, detail.kind)
@@ -89,7 +118,16 @@ def keep_parts(
         made = 0
         if basis is not None and behind:
             made = _make(
-                parts, catalog, behind, wanted, encoder, detail, basis, batch_size, workers, progress
+                parts,
+                catalog,
+                behind,
+                wanted,
+                encoder,
+                detail,
+                basis,
+                batch_size,
+                workers,
+                progress,
             )
         current = {key for key, digest in there.items() if wanted.get(key) == digest}
     return {
@@ -97,7 +135,7 @@ def keep_parts(
         "made": made,
         "dropped": dropped,
         "refused": len(behind) - made,
-        "bytes": (out / FILE).stat().st_size,
+        "bytes": file.stat().st_size,
     }
 
 
@@ -130,38 +168,20 @@ def _make(
     return made
 
 
-def hashes_of(index: Index, where: str | None = None) -> dict[str, str]:
-    """SHA-256 of the content of photos of an index, by key; none of those whose file was never read."""
-    return {
-        item.key: item.stamp.sha256
-        for item in index.items(where)
-        if item.stamp is not None and item.stamp.sha256
-    }
+def hash_of(item: Item) -> str:
+    """SHA-256 of a photo's content as it was embedded; empty where its file was never read."""
+    return item.stamp.sha256 if item.stamp is not None else ""
 
 
-def read_query(encoder: Encoder, pixels: UInt8[np.ndarray, "H W 3"]) -> Float[np.ndarray, "h w D"]:
-    """Cells of one upright photo, before any basis."""
-    detail = _detail(encoder)
-    (found,) = _cells([Seen(0, detail.look(pixels), "")], detail, 1)
-    return found[1][0]
-
-
-def kind_of(encoder: Encoder) -> str:
-    """How an encoder's cells are read."""
-    return _detail(encoder).kind
-
-
-def _detail(encoder: Encoder) -> Detail:
+def detail_of(encoder: Encoder) -> Detail:
+    """How an encoder's cells are read, on its device."""
     return Detail(encoder.spec.to(encoder.device).backbone)
 
 
-def _open(file: Path) -> Parts:
-    try:
-        return Parts(file, create=True)
-    except DamagedParts:
-        for suffix in ("", "-wal", "-shm"):
-            file.with_name(file.name + suffix).unlink(missing_ok=True)
-        return Parts(file, create=True)
+def read_cells(detail: Detail, pixels: UInt8[np.ndarray, "H W 3"]) -> Float[np.ndarray, "h w D"]:
+    """Cells of one upright photo, before any basis."""
+    ((_, cells),) = _cells([Seen(0, detail.look(pixels), "")], detail, 1)
+    return cells[0]
 
 
 def _fit(

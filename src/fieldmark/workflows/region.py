@@ -1,5 +1,6 @@
 """``fieldmark search --region``: where in other photos is this part?"""
 
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
@@ -14,11 +15,12 @@ from fieldmark.errors import ArtifactError, FieldmarkError, InputError, PhotoErr
 from fieldmark.explain.found import Found, found_sheet
 from fieldmark.explain.sheet import check_out, write_sheet
 from fieldmark.index.index import Index, Item
-from fieldmark.index.match import STEPS, Place, Region, cut_template, find_places
-from fieldmark.index.parts import FILE, Basis, Parts
+from fieldmark.index.match import STEPS, Region, cut_template, find_places
+from fieldmark.index.parts import FILE, Basis, Parts, Reading
 from fieldmark.index.sqlite import SqliteIndex
-from fieldmark.workflows.parts import hashes_of, kind_of, read_query
+from fieldmark.workflows.parts import detail_of, hash_of, read_cells
 
+_REMEDY = "make them with fieldmark index ENCODER PHOTOS --out INDEX --parts."
 _ENOUGH = 900
 """Short side of photos for the eye, in pixels."""
 
@@ -28,7 +30,7 @@ class PartHit(NamedTuple):
 
     item: Item
     score: float
-    """Mean cosine of its cells with the region's, in [-1, 1]; comparable within one search only."""
+    """In [-1, 1]; comparable within one search only."""
     box: tuple[float, float, float, float]
     """x0 y0 x1 y1 as fractions of the photo."""
 
@@ -81,45 +83,50 @@ def search_parts(
             raise InputError(f"{index} is empty; add photos with fieldmark index first.")
         with closing(Parts(Path(index) / FILE)) as parts:
             encoder = Encoder.load(Path(index) / "encoders" / current[:12], device=device)
-            basis = parts.basis(current, kind_of(encoder))
+            detail = detail_of(encoder)
+            basis = parts.basis(current, detail.kind)
             if basis is None:
                 raise ArtifactError(
-                    f"{index} holds no parts of its encoder {current[:12]}… that can be read; make them "
-                    f"with fieldmark index ENCODER PHOTOS --out {index} --parts."
+                    f"{index} holds no parts of its encoder {current[:12]}… that can be read; {_REMEDY}"
                 )
-            dim = basis.projection.shape[1]
             inside = None if Path(query).is_file() else _item(opened, query)
             if inside is None:
-                cells = basis.express(read_query(encoder, _file(query)))
+                cells = basis.express(read_cells(detail, _file(query)))
             else:
-                cells = _stored(opened, parts, current, basis, inside.key, Path(index))
-            wanted = hashes_of(opened, where)
-            held = sum(1 for _ in opened.items(where))
-            if inside is not None and wanted.pop(inside.key, None) is not None:
-                held -= 1
-            searched = 0
-
-            def chunks():  # type: ignore[no-untyped-def]
-                nonlocal searched
-                for keys, grids in parts.read(current, dim, wanted):
-                    searched += len(keys)
-                    yield keys, grids
-
-            places = find_places(chunks(), cut_template(cells, box), k)
-            if held and not searched:
-                raise ArtifactError(
-                    f"none of the {held:,} photos that were asked for has parts that can be believed; make "
-                    f"them anew with fieldmark index ENCODER PHOTOS --out {index} --parts."
-                )
-            items = opened.get([place.key for place in places])
+                cells = _stored(parts, current, basis, inside)
+            template = cut_template(cells.astype(np.float32), box)
+            hashes = {item.key: hash_of(item) for item in opened.items(where)}
+            if inside is not None:
+                hashes.pop(inside.key, None)
+            chunks = _Counted(parts.read(current, basis.projection.shape[1], hashes))
+            places = find_places(chunks, template, k)
             source = parts.source
+        if hashes and not chunks.count:
+            raise ArtifactError(
+                f"none of the {len(hashes):,} photos that were asked for has parts that can be believed; "
+                f"{_REMEDY}"
+            )
+        items = opened.get([place.key for place in places])
     hits = [
         PartHit(item, place.score, place.box) for item, place in zip(items, places, strict=True)
     ]
-    answer = PartAnswer(query, box, hits, searched, held - searched)
+    answer = PartAnswer(query, box, hits, chunks.count, len(hashes) - chunks.count)
     if sheet is not None:
-        _show(answer, inside is not None, source, places, sheet)
+        _show(answer, inside is not None, source, sheet)
     return answer
+
+
+class _Counted:
+    """Chunks, and how many photos went by."""
+
+    def __init__(self, readings: Iterator[Reading]) -> None:
+        self._readings = readings
+        self.count = 0
+
+    def __iter__(self) -> Iterator[Reading]:
+        for reading in self._readings:
+            self.count += len(reading.keys)
+            yield reading
 
 
 def _item(index: Index, key: str) -> Item | None:
@@ -137,22 +144,15 @@ def _file(path: str, enough: int | None = None) -> UInt8[np.ndarray, "H W 3"]:
         raise PhotoError(error.code, f"{path}: {error.detail}") from None
 
 
-def _stored(
-    opened: Index, parts: Parts, identity: str, basis: Basis, key: str, index: Path
-) -> Float[np.ndarray, "h w D"]:
-    known = hashes_of(opened, None)
-    only = {key: known[key]} if key in known else {}
-    for _, grids in parts.read(identity, basis.projection.shape[1], only):
-        return grids[0].astype(np.float32) / STEPS
+def _stored(parts: Parts, identity: str, basis: Basis, item: Item) -> Float[np.ndarray, "h w D"]:
+    for _, grids in parts.read(identity, basis.projection.shape[1], {item.key: hash_of(item)}):
+        return grids[0] / np.float32(STEPS)
     raise ArtifactError(
-        f"{key} has no parts that can be believed; make them with fieldmark index ENCODER PHOTOS --out "
-        f"{index} --parts, or give the photo as a file."
+        f"{item.key} has no parts that can be believed; {_REMEDY} Or give the photo as a file."
     )
 
 
-def _show(
-    answer: PartAnswer, inside: bool, source: str | None, places: list[Place], sheet: Path
-) -> None:
+def _show(answer: PartAnswer, inside: bool, source: str | None, sheet: Path) -> None:
     try:
         if source is None:
             raise InputError("nobody knows where they are")
@@ -176,8 +176,9 @@ def _show(
             f"the sheet shows the query, and {answer.query} is not in {source} any more; give it as a file."
         )
     found = [
-        Found(place.key, pixels(place.key), place.box, place.score, hit.item.label)
-        for place, hit in zip(places, answer.hits, strict=True)
+        Found(hit.item.key, pixels(hit.item.key), hit.box, hit.score, hit.item.label)
+        for hit in answer.hits
     ]
-    query = Found(Path(answer.query).name, shown, tuple(answer.region), 1.0, None)
+    box = (answer.region.x0, answer.region.y0, answer.region.x1, answer.region.y1)
+    query = Found(Path(answer.query).name, shown, box, 1.0, None)
     write_sheet(found_sheet(query, found, answer.searched, answer.without), sheet)
