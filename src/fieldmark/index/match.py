@@ -178,7 +178,7 @@ def lay(
         better = top > best
         corner[better] = _between(scores[better], at[better])
         best = np.where(better, top, best)
-    middle = (corner + [columns / 2, rows / 2]) / [width, height]
+    middle = np.add(corner, [columns / 2, rows / 2]) / [width, height]
     size = np.minimum([template.extent[1] / width, template.extent[0] / height], 1)
     first = np.clip(middle - size / 2, 0, 1 - size)
     return best, np.concatenate([first, first + size], axis=1)
