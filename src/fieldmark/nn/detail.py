@@ -96,9 +96,13 @@ class Detail:
             pressed = abs(math.log(shape[0] / shape[1]) - wanted)
             return pressed + 0.5 * math.log(count**2 / (shape[0] * shape[1]))
 
-        sides = range(1, count * count + 1)
-        shapes = [(y, x) for y in sides for x in sides if y * x <= count * count]
-        y, x = min(shapes, key=loss)
+        # For rows given, the loss falls up to the photo's proportions and rises behind them.
+        shapes = set()
+        for y in range(1, 2 * count + 1):
+            fitting = math.floor(y / math.exp(wanted))
+            most = count**2 // y
+            shapes |= {(y, min(max(x, 1), most)) for x in (fitting, fitting + 1) if most}
+        y, x = min(sorted(shapes), key=loss)
         return y * self._step, x * self._step
 
     def look(self, pixels: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "y x 3"]:
