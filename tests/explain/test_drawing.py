@@ -77,7 +77,7 @@ def test_a_box_of_a_photo_is_framed_and_cut_out():
     assert inside == pytest.approx((0.5, 0.4, 0.8, 0.6))
     x0, y0, x1, y1 = (round(edge * 300) for edge in inside)
     assert picture[y0 + 3 : y1 - 3, x0 + 3 : x1 - 3, 1].min() > 225
-    assert picture[:, : x0 - 5].max() == 0
+    assert picture[:, : x0 - 5].max() < 30
     framed = frame(picture, inside, 2)
     changed = np.abs(framed.astype(int) - picture).max(axis=2) > 40
     assert changed[y0 : y0 + 3, x0:x1].any()
