@@ -150,3 +150,13 @@ def test_a_shortlist_lets_the_best_through_chunk_by_chunk():
     short = find_places(chunks, template, 3, shortlist=20)
     assert whole[0].key == short[0].key == "333"
     assert len(short) == 3
+
+
+def test_ties_go_by_key_across_shapes():
+    cell = grids(1, 1, 1, 8)[0, 0, 0]
+    square, row = np.zeros((2, 2, 2, 8), np.int8), np.zeros((1, 1, 3, 8), np.int8)
+    square[:, 1, 0] = row[0, 0, 2] = cell
+    template = cut_template(cell[None, None] / STEPS, Region(0.0, 0.0, 1.0, 1.0))
+    found = find_places([(["a", "c"], square), (["b"], row)], template, 3)
+    assert [place.key for place in found] == ["a", "b", "c"]
+    assert found[1].box == pytest.approx((2 / 3, 0, 1, 1), abs=0.2)

@@ -288,3 +288,17 @@ def test_command_line_and_sheet(run, made, encoder, drawn, tmp_path):
     assert (code, "say which part with --region" in " ".join(error.split())) == (2, True)
     code, _, error = run("search", out, keys[0], "--region", "0.5,0.5,0.2,0.9")
     assert (code, "x0 must be less than x1" in " ".join(error.split())) == (2, True)
+
+
+def test_content_that_the_index_has_not_seen_gets_no_parts(made, encoder):
+    out, birds = made
+    keys = keys_of(birds)
+    (out / FILE).unlink()
+    # Changed without a trace in size or time: the vector is of the photo as it was.
+    with sqlite3.connect(out / "index.sqlite") as db:
+        db.execute("UPDATE items SET sha256 = ? WHERE key = ?", ("0" * 64, keys[4]))
+    told = index_photos(encoder, birds, out, device="cpu", parts=True)["parts"]
+    assert (told["photos"], told["made"], told["refused"]) == (15, 15, 1)
+    answer = search_parts(out, keys[0], "0,0,0.5,0.5", k=16, device="cpu")
+    assert answer.without == 1
+    assert keys[4] not in {hit.item.key for hit in answer.hits}
