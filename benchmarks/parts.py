@@ -10,7 +10,7 @@ marks are smaller than cells), over all photos that show it; *best* and *best_ot
 best hit of all photos and of other species; *same_place* looks at the place where the query has it,
 *chance* anywhere. *same_form_10* is the share of ten hits whose mark has the query's form, beside
 that of search by whole photos; *_other* of other species only, where knowing the species helps
-nobody. cub50: the query is a square inside the bird; *on_bird* is how often the middle of the found
+nobody. cub50: the query is a box inside the bird's, 45 % as wide and high; *on_bird* is how often the middle of the found
 box lies in the bird's box. *variants* are what was tried and not taken, on the same queries.
 """
 
