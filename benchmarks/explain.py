@@ -25,7 +25,8 @@ from PIL import Image
 from _record import record
 from fieldmark.backbones.backbone import Backbone, BackboneConfig
 from fieldmark.data.aviary import AviaryConfig, draw
-from fieldmark.data.look import look_at, stack, window
+from fieldmark.data.look import look_at, window
+from fieldmark.data.looktensor import stack
 from fieldmark.encoder import Encoder
 from fieldmark.evaluation.localisation import cover_by_boxes, measure_localisation
 from fieldmark.explain.cells import finer, read_cells

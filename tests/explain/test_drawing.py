@@ -6,11 +6,14 @@ from fieldmark.explain.drawing import (
     box_around,
     cut,
     enlarge,
+    frame,
     half_share,
     middle,
     number,
+    part,
     seen,
     shade,
+    square,
 )
 
 
@@ -63,3 +66,25 @@ def test_half_of_a_map():
     one[0, 0] = 1
     assert half_share(one) == 1 / 16
     assert half_share(-one) == 1
+
+
+def test_a_box_of_a_photo_is_framed_and_cut_out():
+    photo = np.zeros((100, 200, 3), np.uint8)
+    photo[40:60, 150:180] = (0, 255, 0)
+    box = (0.75, 0.4, 0.9, 0.6)
+    picture, inside = square(photo, box, 300)
+    # The square goes as far to the right as it can.
+    assert inside == pytest.approx((0.5, 0.4, 0.8, 0.6))
+    x0, y0, x1, y1 = (round(edge * 300) for edge in inside)
+    assert picture[y0 + 3 : y1 - 3, x0 + 3 : x1 - 3, 1].min() > 225
+    assert picture[:, : x0 - 5].max() < 30
+    framed = frame(picture, inside, 2)
+    changed = np.abs(framed.astype(int) - picture).max(axis=2) > 40
+    assert changed[y0 : y0 + 3, x0:x1].any()
+    assert not changed[y0 + 15 : y1 - 15, x0 + 15 : x1 - 15].any()
+    assert not changed[: y0 - 4].any()
+    assert part(photo, (0.8, 0.45, 0.85, 0.55), 50)[2:-2, 2:-2, 1].min() > 225
+    whole, all_of_it = square(photo, (0.0, 0.0, 1.0, 1.0), 100)
+    assert whole.shape == (100, 100, 3)
+    assert all_of_it == (0, 0, 1, 1)
+    assert part(photo, (0.0, 0.0, 1.0, 1.0), 60).shape == (60, 60, 3)

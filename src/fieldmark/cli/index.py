@@ -45,6 +45,12 @@ def command(
             help="CSV of photos that cannot be read; problems.csv in the index's folder by default."
         ),
     ] = None,
+    parts: Annotated[
+        bool,
+        typer.Option(
+            "--parts", help="Keep places of photos too, for search --region; once is enough."
+        ),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Make photos searchable, or bring an index up to date.
@@ -60,6 +66,7 @@ def command(
       fieldmark index run photos --out birds.index --forget-missing
 
       fieldmark index run photos --out postgresql://ida@birds.example/photos
+      fieldmark index run photos --out birds.index --parts
     """
     from fieldmark.workflows.index import index_photos
 
@@ -73,6 +80,7 @@ def command(
             device=device,
             forget_missing=forget_missing,
             problems_file=problems,
+            parts=parts,
             progress=bars,
         )
     emit(json, told, _text(told))
@@ -93,6 +101,11 @@ def _text(told: dict[str, Any]) -> str:
         if told[name]
     ]
     text = f"{told['index']} holds {told['items']:,} photos: {', '.join(parts) or 'none'}."
+    if found := told["parts"]:
+        text += (
+            f" Parts of {found['photos']:,} photos are kept ({found['made']:,} new, "
+            f"{found['bytes'] / 2**20:,.1f} MiB)."
+        )
     return text + (f" Why not: {told['problems']}." if told["problems"] else "")
 
 

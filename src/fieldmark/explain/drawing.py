@@ -134,3 +134,78 @@ def half_share(cells: npt.NDArray[np.floating]) -> float:
     if total <= 0:
         return 1.0
     return float((np.searchsorted(np.cumsum(values), total / 2) + 1) / len(values))
+
+
+Box = tuple[float, float, float, float]
+
+
+def square(pixels: UInt8[np.ndarray, "H W 3"], box: Box, side: int) -> tuple[Pixels, Box]:
+    """The largest square of a photo that holds as much of a box as can be, the box in its middle.
+
+    Args:
+        pixels: Photo of any shape.
+        box: x0 y0 x1 y1 as fractions of the photo.
+        side: Of the result in pixels.
+
+    Returns:
+        The picture, and the box as fractions of it.
+    """
+    height, width = pixels.shape[:2]
+    short = min(height, width)
+    edges = []
+    for low, high, length in ((box[0], box[2], width), (box[1], box[3], height)):
+        edges.append(min(max((low + high) / 2 * length - short / 2, 0), length - short))
+    left, top = edges
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    cut_out = (left, top, left + short, top + short)
+    picture = image.resize((side, side), Image.Resampling.LANCZOS, box=cut_out)
+    inside = (
+        (box[0] * width - left) / short,
+        (box[1] * height - top) / short,
+        (box[2] * width - left) / short,
+        (box[3] * height - top) / short,
+    )
+    x0, y0, x1, y1 = (min(max(edge, 0.0), 1.0) for edge in inside)
+    return np.asarray(picture), (x0, y0, x1, y1)
+
+
+def frame(picture: Pixels, box: Box, label: int | None = None) -> Pixels:
+    """A frame around a box, light with a coloured core, so that it is seen on every photo.
+
+    Args:
+        picture: Square photo.
+        box: x0 y0 x1 y1 as fractions of it.
+        label: Number whose colour it takes, from 1.
+    """
+    side, scale = picture.shape[0], 2
+    colour = COLOURS[((label or 1) - 1) % len(COLOURS)]
+    image = Image.fromarray(picture).resize((side * scale,) * 2, Image.Resampling.BICUBIC)
+    pen = ImageDraw.Draw(image)
+    line = max(2, side // 75) * scale
+    last = side * scale - 1
+    x0, y0, x1, y1 = (round(edge * last) for edge in box)
+    pen.rectangle((x0, y0, x1, y1), outline="white", width=2 * line)
+    inset = line // 2
+    # A box of a few pixels has no room for a core.
+    if x1 - x0 > 2 * inset and y1 - y0 > 2 * inset:
+        inner = (x0 + inset, y0 + inset, x1 - inset, y1 - inset)
+        pen.rectangle(inner, outline=colour, width=line)
+    return np.asarray(image.resize((side, side), Image.Resampling.LANCZOS))
+
+
+def part(pixels: UInt8[np.ndarray, "H W 3"], box: Box, side: int) -> Pixels:
+    """A box of a photo, enlarged, with what is around it where it is no square.
+
+    Args:
+        pixels: Photo of any shape.
+        box: x0 y0 x1 y1 as fractions of it.
+        side: Of the result in pixels.
+    """
+    height, width = pixels.shape[:2]
+    longest = max((box[2] - box[0]) * width, (box[3] - box[1]) * height, 8.0)
+    length = min(longest, height, width)
+    left = min(max((box[0] + box[2]) / 2 * width - length / 2, 0), width - length)
+    top = min(max((box[1] + box[3]) / 2 * height - length / 2, 0), height - length)
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    place = (left, top, left + length, top + length)
+    return np.asarray(image.resize((side, side), Image.Resampling.LANCZOS, box=place))

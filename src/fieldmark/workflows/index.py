@@ -2,6 +2,7 @@
 
 INDEX/
 ├── index.sqlite  nearest-1.faiss …   items, vectors and labels (fieldmark.index)
+├── parts.sqlite                      where asked for: places of photos (workflows.parts)
 ├── encoders/0123456789ab/            each encoder that has vectors here, so the index stands alone
 └── problems.csv                      photos that cannot be read
 """
@@ -21,7 +22,9 @@ from fieldmark.data.stream import Embedded
 from fieldmark.encoder import Encoder
 from fieldmark.errors import CatalogError, InputError
 from fieldmark.index.index import Hit, Index, Item, Stamp
+from fieldmark.index.parts import FILE as PARTS
 from fieldmark.index.places import Place, is_server, open_index, shown
+from fieldmark.workflows.parts import keep_parts
 from fieldmark.workflows.photos import ShowProgress, quiet
 from fieldmark.workflows.spaces import choose_space, hold_index, keep_encoder, load_encoder
 
@@ -52,6 +55,7 @@ def index_photos(
     device: str = "auto",
     forget_missing: bool = False,
     problems_file: Path | None = None,
+    parts: bool = False,
     progress: ShowProgress = quiet,
 ) -> dict[str, Any]:
     """Embed what is new or changed in a source, and mark what is gone; run again at any time.
@@ -67,21 +71,28 @@ def index_photos(
             and marked.
         problems_file: Where to list photos that cannot be read; by default ``problems.csv`` in the
             index's folder, and nowhere for a server's.
+        parts: Keep places of photos too, for region search; an index that has them keeps them.
         progress: Told how far it is.
 
     Returns:
         ``index``, ``encoder`` (identity), ``items``, ``added``, ``changed``, ``unchanged``,
-        ``missing`` (photos that are gone), ``back``, ``forgotten``, ``refused`` and ``problems``.
+        ``missing`` (photos that are gone), ``back``, ``forgotten``, ``refused``, ``problems`` and ``parts``
+        (of :func:`fieldmark.workflows.parts.keep_parts`, or None).
 
     Raises:
         CatalogError: No photo there, or none of those that are in the index: another folder, or a
             disk that is not mounted. Nothing is changed then.
-        InputError: The index belongs to another encoder.
+        InputError: The index belongs to another encoder, or parts are asked of a server.
         BusyError: Another process is adding photos to it.
     """
     # Rows of many photos come last: Python would look for garbage among them while it loads.
     loaded = Encoder.load(encoder, device=device)
     catalog = Catalog.open(photos)
+    if parts and is_server(out):
+        raise InputError(
+            f"places of photos lie in a file of the index's folder, and {shown(out)} is a server's; make an "
+            "index in a folder for region search."
+        )
     if problems_file is None and not is_server(out):
         problems_file = Path(out) / "problems.csv"
     with open_index(out, create=True) as index, hold_index(index, out):
@@ -109,6 +120,17 @@ def index_photos(
             done += len(chunk)
             progress("embedding photos", done, len(rows))
         forgotten = index.remove(_missing(index)) if forget_missing else 0
+        found = None
+        if parts or (not is_server(out) and (Path(out) / PARTS).exists()):
+            found = keep_parts(
+                index,
+                catalog,
+                loaded,
+                Path(out),
+                batch_size=batch_size,
+                workers=workers,
+                progress=progress,
+            )
         told = index.stats()
     if rows and problems_file is not None:
         write_problems(problems_file, problems)
@@ -123,6 +145,7 @@ def index_photos(
         "forgotten": forgotten,
         "refused": len(rows) - counts["added"] - counts["changed"],
         "problems": str(problems_file) if problems and problems_file else None,
+        "parts": found,
     }
 
 
