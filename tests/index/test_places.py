@@ -80,6 +80,7 @@ def test_places_are_shown_without_passwords(url, told):
     [
         f"ida:x@{SECRET}@127.0.0.1:1",
         f"ida:x/{SECRET}@127.0.0.1:1",
+        f"ida:12/{SECRET}@127.0.0.1:1",
         f"ida:x?{SECRET}@127.0.0.1:1",
         f"ida:x#{SECRET}@127.0.0.1:1",
         f"ida:{SECRET}%zz@127.0.0.1:1",

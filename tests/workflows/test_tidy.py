@@ -40,7 +40,7 @@ def prepared(sample, encoder, tmp_path_factory):
     files = sorted(photos.rglob("*.jpg"))
     shutil.copy(files[0], photos / "copy.jpg")
     with Image.open(files[5]) as bird:
-        bird.save(photos / "smaller.jpg", quality=60)
+        bird.save(photos / "0-smaller.jpg", quality=60)
     with Image.open(files[9]) as bird:
         ImageOps.mirror(bird).save(photos / "mirrored.jpg", quality=92)
     scene = Image.open(files[12]).resize((96, 96))
@@ -73,7 +73,7 @@ def test_copies_are_told_from_look_alikes_on_the_pixels(prepared, tmp_path):
     index, photos, keys = prepared
     told = find_duplicates(index, photos=photos, threshold=0.5, out=tmp_path / "found.csv")
     assert groups_of(told, "exact") == [{keys[0], "copy.jpg"}]
-    wanted = [{keys[5], "smaller.jpg"}, {keys[9], "mirrored.jpg"}]
+    wanted = [{keys[5], "0-smaller.jpg"}, {keys[9], "mirrored.jpg"}]
     assert sorted(groups_of(told, "near"), key=sorted) == sorted(wanted, key=sorted)
     assert groups_of(told, "burst") == [{"burst0.jpg", "burst1.jpg"}]
     assert (told["exact"], told["near"], told["burst"], told["candidate"]) == (1, 2, 1, 0)
@@ -107,12 +107,12 @@ def test_without_photos_near_pairs_are_candidates(prepared):
 def test_photos_that_cannot_be_read_are_candidates(made, tmp_path):
     index, photos, keys = made
     some = shutil.copytree(photos, tmp_path / "some")
-    (some / "smaller.jpg").unlink()
+    (some / "0-smaller.jpg").unlink()
     (some / keys[9]).write_bytes(b"\xff\xd8\xff rubbish")
     told = find_duplicates(index, photos=some, threshold=0.9)
     assert told["unreadable"] == 2
     assert groups_of(told, "near") == []
-    assert any({keys[5], "smaller.jpg"} <= group for group in groups_of(told, "candidate"))
+    assert any({keys[5], "0-smaller.jpg"} <= group for group in groups_of(told, "candidate"))
 
 
 def test_outliers_are_ranked_and_written(made, tmp_path):

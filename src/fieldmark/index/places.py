@@ -68,7 +68,6 @@ def read_url(text: str) -> tuple[str, str]:
         rest.count("@") != authority.count("@")
         or authority.count("@") > 1
         or not all(_HOST.fullmatch(host) for host in hosts)
-        or re.search("%(?![0-9A-Fa-f]{2})", rest)
     ):
         raise InputError(
             "the server's URL cannot be read; it looks like postgresql://user:password@host:5432/database, "
