@@ -1,5 +1,6 @@
 """``fieldmark search``: what looks like this photo?"""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
