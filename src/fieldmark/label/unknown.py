@@ -187,7 +187,7 @@ def fit_rejection(
     names = np.unique(labels)
     order = np.random.default_rng(seed_of("unknown", seed)).permutation(len(names))
     found = []
-    for turn in range(_TURNS if len(names) >= 2 * _TURNS else 0):
+    for turn in range(_TURNS if len(names) >= _TURNS else 0):
         new = np.isin(labels, names[order % _TURNS == turn])
         rest = fit_familiarity(embeddings[~new], labels[~new])
         familiar = left_out_scores(rest, embeddings[~new], labels[~new])
