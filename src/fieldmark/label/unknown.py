@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.linalg import cholesky, solve_triangular
 
 from fieldmark.errors import InputError
 from fieldmark.evaluation.openset import auroc
@@ -37,8 +38,8 @@ def _fit_metric(differences: Vectors, freedom: int) -> Metric:
     share = (1 - _SHRINK) / freedom
     covariance = differences.T.astype(np.float64) @ differences * share
     covariance[np.diag_indices(dim)] += _SHRINK * level / dim
-    values, vectors = np.linalg.eigh(covariance)
-    return Metric((vectors / np.sqrt(values)).astype(np.float32), share)
+    root = solve_triangular(cholesky(covariance, lower=True), np.eye(dim), lower=True).T
+    return Metric(np.ascontiguousarray(root, np.float32), share)
 
 
 class Familiarity(NamedTuple):
