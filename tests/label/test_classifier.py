@@ -108,7 +108,9 @@ def test_it_works_in_pipelines_and_cross_validation():
     x, labels = clusters()
     scores = cross_val_score(make_pipeline(StandardScaler(), FieldClassifier("mean")), x, labels)
     assert scores.mean() > 0.8
-    with pytest.raises(InputError, match="must be one of auto, mean, logistic, neighbours, got 'svm'"):
+    with pytest.raises(
+        InputError, match="must be one of auto, mean, logistic, neighbours, got 'svm'"
+    ):
         FieldClassifier("svm").fit(x, labels)
 
 

@@ -48,7 +48,9 @@ def test_without_levels_only_labels_are_names():
 
 
 def test_trees_that_are_none_are_refused():
-    with pytest.raises(LabelError, match=r"the genus 'Larus' stands under 'Laridae' for 'a' and under"):
+    with pytest.raises(
+        LabelError, match=r"the genus 'Larus' stands under 'Laridae' for 'a' and under"
+    ):
         Taxonomy(("family", "genus"), {"a": ("Laridae", "Larus"), "b": ("Alcidae", "Larus")})
     with pytest.raises(LabelError, match="'a' has 1 names; the taxonomy has 2 levels"):
         Taxonomy(("family", "genus"), {"a": ("Laridae",)})

@@ -55,7 +55,9 @@ def label(index, rows, tmp_path):
 
 
 def test_labels_of_a_table_are_set_with_who_said_so(index, tmp_path):
-    table = write(tmp_path / "l.csv", ["a\\000.jpg;wren", "./a/001.jpg;Robin", "a/002.jpg;"], "path;label")
+    table = write(
+        tmp_path / "l.csv", ["a\\000.jpg;wren", "./a/001.jpg;Robin", "a/002.jpg;"], "path;label"
+    )
     told = set_labels(index, table, by="Ida", dry_run=True)
     with SqliteIndex(index) as opened:
         assert opened.stats().labelled == 0
@@ -75,7 +77,10 @@ def test_tables_that_are_wrong_set_nothing(index, tmp_path):
     label(index, [0], tmp_path)
     table = tmp_path / "t.csv"
     for rows, words in (
-        (["a/001.jpg,robin", "a/001.jpg,wren"], r"a/001.jpg two labels: 'robin' \(photo 1\) and 'wren'"),
+        (
+            ["a/001.jpg,robin", "a/001.jpg,wren"],
+            r"a/001.jpg two labels: 'robin' \(photo 1\) and 'wren'",
+        ),
         (["a/001.jpg,robin", "a/0O2.jpg,wren"], r"1 photo of .* not in the index, .* Is it a/"),
         (["a/000.jpg,robin"], r"another label already, such as a/000.jpg \('wren', now 'robin'\)"),
         ([f"a/001.jpg,{'x' * 501}"], "photo 1: 'xxx.*1 to 500"),
@@ -119,7 +124,9 @@ def test_what_to_label_next_reaches_every_kind_and_comes_back_as_labels(index, t
 
 def test_wrong_labels_are_suspected_first(index, tmp_path):
     label(index, range(100), tmp_path)
-    set_labels(index, write(tmp_path / "w.csv", ["a/000.jpg,robin", "a/005.jpg,wren"]), replace=True)
+    set_labels(
+        index, write(tmp_path / "w.csv", ["a/000.jpg,robin", "a/005.jpg,wren"]), replace=True
+    )
     told = suspect_labels(index, count=2, out=tmp_path / "s.csv")
     assert {(row["path"], row["suggested"]) for row in told["photos"]} == {
         ("a/000.jpg", "wren"),
@@ -158,7 +165,7 @@ def test_the_rest_is_named_with_sets_and_taxa(index, tmp_path):
     again = classify(index, None, out, classifier=tmp_path / "saved", overwrite=True)
     assert again["accuracy"] == told["accuracy"]
     FieldClassifier.load(tmp_path / "saved").save(tmp_path / "other", about={"encoder": "f" * 64})
-    with pytest.raises(ArtifactError, match="encoder ffffffffffff…, and .* holds those of eeee"):
+    with pytest.raises(ArtifactError, match=r"encoder ffffffffffff…, and .* holds those of eeee"):
         classify(index, None, out, classifier=tmp_path / "other", overwrite=True)
 
 
