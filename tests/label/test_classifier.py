@@ -114,13 +114,15 @@ def test_it_works_in_pipelines_and_cross_validation():
         FieldClassifier("svm").fit(x, labels)
 
 
-@pytest.mark.parametrize("head", ["mean", "logistic", "neighbours"])
-def test_a_saved_classifier_answers_the_same(tmp_path, head):
-    x, labels = clusters()
+@pytest.mark.parametrize(
+    ("head", "dim"), [("mean", 12), ("logistic", 12), ("neighbours", 12), ("mean", 300)]
+)
+def test_a_saved_classifier_answers_the_same(tmp_path, head, dim):
+    x, labels = clusters(dim=dim)
     made = FieldClassifier(head, coverage=0.8, lost=0.1).fit(x, NAMES[labels])
     made.save(tmp_path / "c", about={"encoder": "e" * 64})
     again = FieldClassifier.load(tmp_path / "c")
-    query, _ = clusters(seed=1)
+    query, _ = clusters(dim=dim, seed=1)
     np.testing.assert_array_equal(again.predict_proba(query), made.predict_proba(query))
     np.testing.assert_array_equal(again.is_unknown(query), made.is_unknown(query))
     assert again.predict_set(query) == made.predict_set(query)

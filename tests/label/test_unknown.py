@@ -81,3 +81,21 @@ def test_with_few_classes_nothing_is_claimed():
         fit_rejection(fit_familiarity(x, labels), x, labels, lost=0.0)
     with pytest.raises(InputError, match="no photo"):
         fit_familiarity(x[:0], labels[:0])
+
+
+def test_wide_embeddings_are_narrowed_to_principal_directions_half_whitened():
+    x, labels = clusters(6, 60, dim=300, spread=0.2)
+    known = fit_familiarity(x, labels)
+    assert known.narrowing is not None
+    centred = x - x.mean(axis=0)
+    _, values, vectors = np.linalg.svd(centred.astype(np.float64), full_matrices=False)
+    turned = centred @ vectors[:256].T / np.sqrt(values[:256])
+    turned /= np.linalg.norm(turned, axis=1, keepdims=True)
+    np.testing.assert_allclose(known.seen(x) @ known.seen(x).T, turned @ turned.T, atol=1e-3)
+    query, _ = clusters(6, 20, dim=300, spread=0.2, seed=1)
+    strangers, _ = clusters(6, 20, dim=300, spread=0.2, seed=2)
+    strangers = np.roll(strangers, 7, axis=1)
+    both = np.concatenate([known.scores(query), known.scores(strangers)]).astype(np.float64)
+    assert auroc(both, np.arange(240) < 120) > 0.95
+    assert len(left_out_scores(known, x, labels)) == 360
+    assert fit_familiarity(x[:, :256], labels).narrowing is None

@@ -37,6 +37,7 @@ from fieldmark.label.mistakes import Suspect, suspects
 from fieldmark.label.unknown import (
     Familiarity,
     Metric,
+    Narrowing,
     Rejection,
     fit_familiarity,
     fit_rejection,
@@ -323,6 +324,9 @@ class FieldClassifier(ClassifierMixin, BaseEstimator):
             arrays["means"],
             Metric(arrays["overall"], overall),
             arrays["mean"],
+            Narrowing(arrays["narrowing.mean"], arrays["narrowing.directions"])
+            if "narrowing.mean" in arrays
+            else None,
         )
         made.held_out_ = np.empty((0, len(made.classes_)))
         made._truth = np.empty(0, np.int64)
@@ -362,12 +366,15 @@ def _head(spec: HeadSpec, arrays: dict[str, Any], classes: int) -> Head:
 
 
 def _familiar_arrays(known: Familiarity) -> dict[str, Any]:
-    return {
+    arrays = {
         "within": known.within.root,
         "means": known.means,
         "overall": known.overall.root,
         "mean": known.mean,
     }
+    if known.narrowing is not None:
+        arrays |= {f"narrowing.{name}": a for name, a in known.narrowing._asdict().items()}
+    return arrays
 
 
 def _plain(told: dict[str, Any]) -> dict[str, Any]:
