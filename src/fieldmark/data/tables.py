@@ -4,8 +4,9 @@ Column names follow OML, wildlife-datasets and Hugging Face, so tables made for 
 """
 
 import csv
+import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -210,3 +211,17 @@ def box_of(row: TableRow, path: Path) -> tuple[float, float, float, float] | Non
             f"y_2 > y_1, got {values}."
         )
     return (x0, y0, x1, y1)
+
+
+def csv_text(header: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
+    """A table as the text of a CSV file.
+
+    Args:
+        header: Names of the columns.
+        rows: Values of each line; None is an empty cell.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue()

@@ -1,10 +1,8 @@
 """Check a collection of photos before anything is trained on it."""
 
-import csv
-import io
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +12,7 @@ from fieldmark.data.audit import Audit, AuditConfig, audit
 from fieldmark.data.catalog import Catalog
 from fieldmark.data.decode import Limits
 from fieldmark.data.splits import read_split
-from fieldmark.data.tables import SUFFIXES
+from fieldmark.data.tables import SUFFIXES, csv_text
 from fieldmark.storage import make_folder, write_json, write_text
 
 _SHOWN = 5
@@ -136,14 +134,6 @@ def _summary(
     }
 
 
-def _csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return buffer.getvalue()
-
-
 def _write(
     out: Path,
     catalog: Catalog,
@@ -160,13 +150,15 @@ def _write(
 
     header = ("group", "kind", "path", "label", "split")
     tables = {
-        "problems.csv": _csv(
+        "problems.csv": csv_text(
             ("path", "sha256", "stage", "status", "code", "detail"),
             ((p.path, p.sha256 or "", "check", p.status, p.code, p.detail) for p in found.problems),
         ),
-        "duplicates.csv": _csv(header, members("exact", found.exact) + members("near", found.near)),
-        "bursts.csv": _csv(header, members("burst", found.bursts)),
-        "leakage.csv": _csv(header, members("leak", found.leaks)),
+        "duplicates.csv": csv_text(
+            header, members("exact", found.exact) + members("near", found.near)
+        ),
+        "bursts.csv": csv_text(header, members("burst", found.bursts)),
+        "leakage.csv": csv_text(header, members("leak", found.leaks)),
     }
     for name, text in tables.items():
         write_text(out / name, text)

@@ -5,7 +5,6 @@ OUT.csv.problems.csv       photos that cannot be read
 .OUT.csv.embeddings.npz    while new photos are embedded; a stopped command goes on from it
 """
 
-import csv
 import io
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -17,7 +16,7 @@ from jaxtyping import Bool, Float
 
 import fieldmark
 from fieldmark import storage
-from fieldmark.data.tables import read_columns
+from fieldmark.data.tables import csv_text, read_columns
 from fieldmark.errors import ArtifactError, InputError, LabelError, MissingExtraError, OutputError
 from fieldmark.index.alike import read_items
 from fieldmark.index.index import Space
@@ -323,13 +322,12 @@ def _write(out: Path, rows: list[dict[str, Any]]) -> None:
         arrow.parquet.write_table(table, sink)
         storage.write_bytes(out, sink.getvalue())
         return
-    text = io.StringIO()
     names = list(rows[0]) if rows else ["path", "label", "probability"]
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({k: str(v).lower() if isinstance(v, bool) else v for k, v in row.items()})
-    storage.write_text(out, text.getvalue())
+    cells = (
+        [str(value).lower() if isinstance(value, bool) else value for value in row.values()]
+        for row in rows
+    )
+    storage.write_text(out, csv_text(names, cells))
 
 
 def _arrow() -> Any:

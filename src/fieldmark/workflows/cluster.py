@@ -28,6 +28,7 @@ from jaxtyping import Int
 
 from fieldmark import storage
 from fieldmark.data.catalog import Catalog
+from fieldmark.data.tables import csv_text
 from fieldmark.errors import ConflictError, InputError, LabelError, OutputError
 from fieldmark.index.alike import Held, read_items
 from fieldmark.index.clusters import (
@@ -216,13 +217,12 @@ def _table(made: Sorted) -> str:
 
 
 def _pairs(made: Sorted) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["one", "other", "cosine", "photos_of_one", "photos_of_other"])
     sizes = np.bincount(made.found.assigned)
-    for (a, b), cosine in zip(made.merges.pairs.tolist(), made.merges.cosines, strict=True):
-        writer.writerow([name_of(a), name_of(b), f"{cosine:.4f}", sizes[a], sizes[b]])
-    return text.getvalue()
+    rows = (
+        [name_of(a), name_of(b), f"{cosine:.4f}", sizes[a], sizes[b]]
+        for (a, b), cosine in zip(made.merges.pairs.tolist(), made.merges.cosines, strict=True)
+    )
+    return csv_text(["one", "other", "cosine", "photos_of_one", "photos_of_other"], rows)
 
 
 def _file_name(made: Sorted, row: int) -> str:

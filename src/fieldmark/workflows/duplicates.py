@@ -5,8 +5,6 @@ same scene within seconds, by the camera's clock. What merely looks alike is non
 look-alikes that is most of what an encoder finds near.
 """
 
-import csv
-import io
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +18,7 @@ from fieldmark.data.audit import AuditConfig, seconds_of
 from fieldmark.data.catalog import Catalog
 from fieldmark.data.decode import decode
 from fieldmark.data.same import DECODE_SIDE, SAME, Look, look, sameness
+from fieldmark.data.tables import csv_text
 from fieldmark.errors import InputError, OutputError, PhotoError
 from fieldmark.index.alike import (
     Pairs,
@@ -219,10 +218,9 @@ def _describe(group: Group, items: Sequence[Item], x: Any) -> dict[str, Any]:
 
 
 def _table(groups: Sequence[dict[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["group", "kind", "path", "label", "bytes", "cosine"])
-    for number, group in enumerate(groups, 1):
-        for photo in group["photos"]:
-            writer.writerow([number, group["kind"], *photo.values()])
-    return text.getvalue()
+    rows = (
+        [number, group["kind"], *photo.values()]
+        for number, group in enumerate(groups, 1)
+        for photo in group["photos"]
+    )
+    return csv_text(["group", "kind", "path", "label", "bytes", "cosine"], rows)

@@ -7,8 +7,6 @@ INDEX/
 └── problems.csv                      photos that cannot be read
 """
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -19,6 +17,7 @@ import numpy as np
 from fieldmark import storage
 from fieldmark.data.catalog import Catalog, collector_paused
 from fieldmark.data.stream import Embedded
+from fieldmark.data.tables import csv_text
 from fieldmark.encoder import Encoder
 from fieldmark.errors import CatalogError, InputError
 from fieldmark.index.index import Hit, Index, Item, Stamp
@@ -252,11 +251,7 @@ def _keep(
 
 def write_problems(file: Path, problems: Sequence[tuple[str, str, str]]) -> None:
     """List photos that cannot be used: path, code and reason of each."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["path", "code", "detail"])
-    writer.writerows(problems)
-    storage.write_text(file, text.getvalue())
+    storage.write_text(file, csv_text(["path", "code", "detail"], problems))
 
 
 class Answer(NamedTuple):

@@ -1,8 +1,6 @@
 """``fieldmark label``: labels into an index and out of it, what to label next, and which are wrong."""
 
-import csv
 import difflib
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from fieldmark import storage
-from fieldmark.data.tables import read_table
+from fieldmark.data.tables import csv_text, read_table
 from fieldmark.errors import InputError, LabelError, OutputError
 from fieldmark.index.alike import Held, read_items
 from fieldmark.index.index import Index, Item, check_label
@@ -254,7 +252,9 @@ def next_photos(
         )
     if out is not None:
         header = ["path", "label", "guess", "probability", "gain"]
-        _write(out, header, ([r["path"], "", *list(r.values())[1:]] for r in rows))
+        storage.write_text(
+            out, csv_text(header, ([r["path"], "", *list(r.values())[1:]] for r in rows))
+        )
     return {
         "index": shown(index),
         "labelled": int(labelled.sum()),
@@ -307,7 +307,9 @@ def suspect_labels(index: Place, *, count: int = 50, out: Path | None = None) ->
         for suspect in found[:count]
     ]
     if out is not None:
-        _write(out, ["path", "label", "suggested", "score"], (row.values() for row in rows))
+        storage.write_text(
+            out, csv_text(["path", "label", "suggested", "score"], (row.values() for row in rows))
+        )
     return {
         "index": shown(index),
         "judged": classifier.validation_.photos,
@@ -333,18 +335,10 @@ def export_labels(index: Place, out: Path, *, where: str | Where | None = None) 
     _free(out)
     with open_index(index) as opened:
         rows = [(item.key, item.label) for item in opened.items(where) if item.label is not None]
-    _write(out, ["path", "label"], rows)
+    storage.write_text(out, csv_text(["path", "label"], rows))
     return {"index": shown(index), "out": str(out), "labels": len(rows)}
 
 
 def _free(out: Path | None) -> None:
     if out is not None and out.exists():
         raise OutputError(f"{out} is there already; nothing is overwritten. Give another name.")
-
-
-def _write(out: Path, header: Sequence[str], rows: Iterable[Iterable[object]]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    storage.write_text(out, text.getvalue())

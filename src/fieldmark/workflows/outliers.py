@@ -1,13 +1,12 @@
 """``fieldmark outliers``: photos that are least like the rest, or least like their own label's."""
 
-import csv
-import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fieldmark import storage
+from fieldmark.data.tables import csv_text
 from fieldmark.errors import InputError, OutputError
 from fieldmark.index.alike import doubt_labels, read_items, unlikeness
 from fieldmark.index.places import Place, open_index, shown
@@ -70,11 +69,8 @@ def find_outliers(
         for row in worst.tolist()
     ]
     if out is not None:
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["path", "score", "label", "nearest"])
-        writer.writerows(row.values() for row in rows)
-        storage.write_text(out, text.getvalue())
+        header = ["path", "score", "label", "nearest"]
+        storage.write_text(out, csv_text(header, (row.values() for row in rows)))
     return {
         "index": shown(index),
         "photos": len(judged),
