@@ -8,7 +8,8 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from fieldmark.errors import ArtifactError, InputError
 from fieldmark.evaluation.calibration import measure_calibration
-from fieldmark.label.classifier import FieldClassifier
+from fieldmark.evaluation.linear import Probe
+from fieldmark.label.classifier import FieldClassifier, _carried
 
 NAMES = np.array(["auk", "bunting", "coot", "dunlin", "eider", "finch"])
 
@@ -69,6 +70,14 @@ def test_refit_ends_where_fit_does_whatever_classes_come_and_go():
     assert (classifier.predict(query) == fresh.predict(query)).mean() > 0.95
     classifier.refit(x[without], names[without])
     assert not set(classifier.predict(query)) & {"auk", "eider"}
+
+
+def test_a_refit_begins_with_each_class_where_it_was():
+    head = Probe(np.arange(6, dtype=np.float32).reshape(3, 2), np.arange(3, dtype=np.float32))
+    moved = _carried(head, np.array(["b", "c", "d"]), np.array(["a", "b", "d", "e"]))
+    assert moved is not None
+    assert moved.weight.tolist() == [[0, 0], [0, 1], [4, 5], [0, 0]]
+    assert moved.bias.tolist() == [0, 0, 2, 0]
 
 
 def test_wrong_labels_are_suspected():
