@@ -103,8 +103,8 @@ def _fit(
     objective: _Objective,
     begin: "_Parameters | None",
 ) -> tuple[Float[np.ndarray, "C D"], Float[np.ndarray, " C"]]:
-    # The penalty keeps weights in the span of the photos: fewer photos than dimensions, less work.
-    basis = torch.linalg.qr(x.T)[0] if len(x) < x.shape[1] else None
+    # The penalty keeps weights in the span of the photos: far fewer photos than dimensions, less work.
+    basis = torch.linalg.qr(x.T)[0] if 2 * len(x) < x.shape[1] else None
     if basis is not None:
         x = x @ basis
         begin = None if begin is None else (begin[0] @ basis, begin[1])
@@ -153,7 +153,7 @@ class _Logistic:
         if failed:  # rounding, where the penalty is tiny beside the covariance
             covariance.diagonal().add_(1e-6 * float(covariance.diagonal().max()))
             factor = torch.linalg.cholesky(covariance)
-        self.inverse = torch.cholesky_inverse(factor)
+        self.factor = factor
         self.bias_inverse = 1.0 / curvature
 
     def minimise(self, begin: _Parameters | None = None) -> _Parameters:
@@ -219,10 +219,10 @@ class _Logistic:
             shares.append(share)
             weight.add_(bent[0], alpha=-share)
             bias.add_(bent[1], alpha=-share)
-        weight, bias = weight @ self.inverse, bias * self.bias_inverse
+        weight, bias = self._unbent(weight, bias)
         if steps:
             _, bent, scale = steps[-1]
-            guessed = bent[0] @ self.inverse, bent[1] * self.bias_inverse
+            guessed = self._unbent(*bent)
             fit = 1.0 / (scale * _dot(bent, guessed))
             weight, bias = weight * fit, bias * fit
         for (moved, bent, scale), share in zip(steps, reversed(shares), strict=True):
@@ -230,6 +230,10 @@ class _Logistic:
             weight.add_(moved[0], alpha=further)
             bias.add_(moved[1], alpha=further)
         return -weight, -bias
+
+    def _unbent(self, weight: Tensor, bias: Tensor) -> _Parameters:
+        """Times the inverse of the first guess of the curvature."""
+        return torch.cholesky_solve(weight.T, self.factor).T, bias * self.bias_inverse
 
     def _search(
         self, logits: Tensor, slopes: Tensor, weight: Tensor, direction: _Parameters

@@ -114,12 +114,15 @@ def _squares(x: Vectors, centres: Float[np.ndarray, "K D"]) -> Float[np.ndarray,
     return np.square(x).sum(axis=1)[:, None] + np.square(centres).sum(axis=1) - 2 * x @ centres.T
 
 
-def fit_familiarity(embeddings: Vectors, labels: Classes) -> Familiarity:
+def fit_familiarity(
+    embeddings: Vectors, labels: Classes, *, narrowing: Narrowing | None = None
+) -> Familiarity:
     """What labelled photos look like.
 
     Args:
         embeddings: Of the labelled photos.
         labels: Their classes, any integers.
+        narrowing: Of wide embeddings; fitted on these photos by default.
 
     Raises:
         InputError: If there is no photo.
@@ -127,7 +130,7 @@ def fit_familiarity(embeddings: Vectors, labels: Classes) -> Familiarity:
     if not len(embeddings):
         raise InputError("what is known cannot be learnt from no photo; label some.")
     x = unit_rows(embeddings, "embeddings of labelled photos")
-    narrowing = _fit_narrowing(x)
+    narrowing = narrowing or _fit_narrowing(x)
     x = x if narrowing is None else narrowing(x)
     names, of = np.unique(labels, return_inverse=True)
     means = class_means(x, of, len(names))
@@ -224,7 +227,7 @@ def fit_rejection(
     found = []
     for turn in range(_TURNS if len(names) >= _TURNS else 0):
         new = np.isin(labels, names[order % _TURNS == turn])
-        rest = fit_familiarity(embeddings[~new], labels[~new])
+        rest = fit_familiarity(embeddings[~new], labels[~new], narrowing=known.narrowing)
         familiar = left_out_scores(rest, embeddings[~new], labels[~new])
         if len(familiar):
             strange = rest.scores(embeddings[new])
