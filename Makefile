@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 SOURCES := src tests benchmarks examples docs
 export FIELDMARK_OFFLINE := 1
+# A process a core, at most four: each holds a copy of the libraries.
+PARALLEL := -n auto --maxprocesses 4 --dist worksteal
 
 .PHONY: help install demo check test test-all test-real test-gpu bench docs format clean
 .DEFAULT_GOAL := help
@@ -32,11 +34,11 @@ check: $(INSTALLED) ## lint, format, types, layers, generated docs
 	$(BIN)/lint-imports
 	$(BIN)/python docs/generate.py --check
 
-test: $(INSTALLED) ## the default suite, about five minutes on two cores
-	$(BIN)/python -m pytest -q
+test: $(INSTALLED) ## the default suite, under five minutes on two cores
+	$(BIN)/python -m pytest -q $(PARALLEL)
 
 test-all: $(INSTALLED) ## also the slow checks (not gpu, not real photos)
-	$(BIN)/python -m pytest -q -m "not gpu and not real"
+	$(BIN)/python -m pytest -q -m "not gpu and not real" $(PARALLEL)
 
 test-real: $(INSTALLED) ## checks on real photos: FIELDMARK_DATA=DIR make test-real
 ifdef FIELDMARK_DATA

@@ -29,7 +29,7 @@ from fieldmark.data.look import look_at, short_side
 from fieldmark.data.looktensor import stack
 from fieldmark.encoder import Encoder
 from fieldmark.errors import ArtifactError, InputError, MissingExtraError
-from fieldmark.nn.classifier import ClassHead
+from fieldmark.nn.classifier import ClassHead, EmbeddingHead
 from fieldmark.nn.spec import EncoderSpec, freeze
 from fieldmark.nn.whitening import normalise
 from fieldmark.onnx_encoder import FORMAT, FORMAT_VERSION, OnnxEncoder, sealed
@@ -120,10 +120,10 @@ class Graph(nn.Module):
 
     Args:
         spec: The encoder.
-        head: Linear layer to class logits, of the pooled feature as it is.
+        head: Linear layer to class logits, of the pooled feature as it is or of the embedding.
     """
 
-    def __init__(self, spec: EncoderSpec, head: ClassHead | None = None) -> None:
+    def __init__(self, spec: EncoderSpec, head: ClassHead | EmbeddingHead | None = None) -> None:
         super().__init__()
         self.look = Look(spec.size, spec.crop)
         self.spec = spec
@@ -143,7 +143,8 @@ class Graph(nn.Module):
         embedding = spec.finish(raw).float()
         if self.head is None:
             return (embedding,)
-        return embedding, self.head(pooled).float().softmax(1)
+        seen = embedding if isinstance(self.head, EmbeddingHead) else pooled
+        return embedding, self.head(seen).float().softmax(1)
 
 
 class Parity(NamedTuple):
@@ -211,7 +212,7 @@ class Exported(NamedTuple):
 def export_onnx(
     encoder: Encoder,
     *,
-    head: ClassHead | None = None,
+    head: ClassHead | EmbeddingHead | None = None,
     classes: Sequence[str] = (),
     photos: Iterable[Pixels] | None = None,
 ) -> Exported:
@@ -222,7 +223,7 @@ def export_onnx(
 
     Args:
         encoder: What to export.
-        head: Of a fine-tuned classifier.
+        head: Of a fine-tuned classifier, or of a few labels.
         classes: Names of its classes.
         photos: Decoded photos to check with; None: birds drawn here, in several shapes.
 

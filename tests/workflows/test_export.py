@@ -13,7 +13,8 @@ from fieldmark.data.aviary import AviaryConfig, draw, write
 from fieldmark.encoder import Encoder
 from fieldmark.errors import ArtifactError, ConfigError, MissingExtraError, OutputError
 from fieldmark.export import LEAST_COSINE
-from fieldmark.nn.classifier import ClassHead, Classifier
+from fieldmark.label.classifier import FieldClassifier
+from fieldmark.nn.classifier import ClassHead, Classifier, EmbeddingHead
 from fieldmark.nn.spec import EncoderSpec
 from fieldmark.onnx_encoder import OnnxEncoder
 from fieldmark.workflows import engines
@@ -29,6 +30,8 @@ def _converted_once():
     convert = export._convert
 
     def remembered(graph, name):
+        if type(graph.head) is EmbeddingHead:  # has weights of its own
+            return convert(graph, name)
         if (graph.head is None) not in kept:
             kept[graph.head is None] = convert(graph, name)
         model = kept[graph.head is None]
@@ -82,6 +85,28 @@ def test_a_classifier_s_folder_exports_its_classes(place, run):
     shares = loaded.classify(place / "aviary" / "images")
     np.testing.assert_allclose(shares.sum(1), 1, rtol=1e-5)
     assert loaded.identity == told["identity"] == told["encoder"]
+
+
+def test_the_head_of_a_few_labels_is_exported_calibrated(place, tmp_path):
+    encoder = Encoder.load(place / "encoder", device="cpu")
+    files = sorted((place / "aviary" / "images").rglob("*.jpg"))
+    x, labels = encoder.embed(files), [file.parent.name for file in files]
+    made = FieldClassifier("logistic").fit(x, labels)
+    made.save(tmp_path / "c", about={"encoder": encoder.identity})
+    export_encoder(place / "encoder", onnx=tmp_path / "l.onnx", classifier=tmp_path / "c")
+    exported = OnnxEncoder.load(tmp_path / "l.onnx")
+    assert exported.classes == made.classes_.tolist()
+    np.testing.assert_allclose(exported.classify(files), made.predict_proba(x), atol=0.01)
+    made.save(tmp_path / "o", about={"encoder": "f" * 64})
+    with pytest.raises(ArtifactError, match="embeddings of encoder ffffffffffff…, and this is"):
+        export_encoder(place / "encoder", onnx=tmp_path / "n.onnx", classifier=tmp_path / "o")
+    FieldClassifier("neighbours").fit(x, labels).save(
+        tmp_path / "k", about={"encoder": encoder.identity}
+    )
+    with pytest.raises(ArtifactError, match="--head logistic"):
+        export_encoder(place / "encoder", onnx=tmp_path / "n.onnx", classifier=tmp_path / "k")
+    with pytest.raises(ConfigError, match="without a head of its own"):
+        export_encoder(place / "out", onnx=tmp_path / "n.onnx", classifier=tmp_path / "c")
 
 
 def test_the_loss_of_eight_bits_is_measured_told_and_stored(place):

@@ -9,7 +9,7 @@ import pytest
 
 from fieldmark.backbones.backbone import Backbone, BackboneConfig
 from fieldmark.encoder import Encoder
-from fieldmark.errors import CatalogError, InputError, PhotoError
+from fieldmark.errors import CatalogError, InputError, LabelError, PhotoError
 from fieldmark.index.sqlite import SqliteIndex
 from fieldmark.nn.spec import EncoderSpec
 from fieldmark.workflows import index as module
@@ -183,3 +183,33 @@ def test_command_line(run, encoder, birds, tmp_path):
     code, _, error = run("search", tmp_path / "none", key)
     assert code == 2
     assert "there is no index in" in error
+
+
+def test_facts_of_a_table_can_be_filtered_by(run, made, encoder, birds, tmp_path):
+    out, _ = made
+    paths = sorted(p.relative_to(birds).as_posix() for p in birds.rglob("*.*") if p.is_file())
+    table = tmp_path / "facts.csv"
+    rows = [f"{path},{2000 + n % 4},{n:05d},TRUE," for n, path in enumerate(paths)]
+    table.write_text(
+        "\n".join(["path,year,sku,wild,note", *rows, "nowhere.jpg,1,2,false,x"]) + "\n"
+    )
+    told = index_photos(encoder, birds, out, facts=table, device="cpu")
+    assert told["facts"] == {"told": 64, "unknown": 1}
+    with SqliteIndex(out) as index:
+        found = [item.key for item in index.items('year >= 2002 and sku < "00010" and wild = true')]
+        assert found == [path for n, path in enumerate(paths) if n % 4 >= 2 and n < 10]
+        assert index.get(paths[:1])[0].meta == {"year": 2000, "sku": "00000", "wild": True}
+    table.write_text(f"path;year\n{paths[0]};1999.5\n")
+    code, text, _ = run("index", encoder, birds, "--out", out, "--facts", table, "--device", "cpu")
+    assert (code, "new of 1 photos." in text) == (0, True)
+    with SqliteIndex(out) as index:
+        assert index.get(paths[:1])[0].meta == {"year": 1999.5, "sku": "00000", "wild": True}
+    for text, words in (
+        ("path,label\na,b\n", "tells nothing of photos"),
+        ("year,site\n1,b\n", "tells nothing of photos"),
+        ("path,year\na,1\na,2\n", "two lines for a that differ"),
+        ("path,year\n,1\n", "line 1: the column 'path' is empty"),
+    ):
+        table.write_text(text)
+        with pytest.raises(LabelError, match=words):
+            index_photos(encoder, birds, out, facts=table, device="cpu")

@@ -34,6 +34,10 @@ def command(
             help="Table path,class,split of those photos: rank-1 before and after --int8."
         ),
     ] = None,
+    classifier: Annotated[
+        Path | None,
+        typer.Option(help="Folder of fieldmark classify --save: probabilities of its labels, too."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Write an encoder as one ONNX file, or as a folder for a model hub.
@@ -47,6 +51,8 @@ def command(
 
       fieldmark export finetuned/classifier --onnx birds.onnx --photos photos
 
+      fieldmark export run --onnx birds.onnx --classifier birds.classifier
+
       fieldmark export run --onnx small.onnx --int8 --photos photos --labels split.csv
 
       fieldmark export run --hub birds-encoder
@@ -55,6 +61,13 @@ def command(
 
     with progress_bars() as bars:
         result = export_encoder(
-            encoder, onnx=onnx, hub=hub, int8=int8, photos=photos, labels=labels, progress=bars
+            encoder,
+            onnx=onnx,
+            hub=hub,
+            int8=int8,
+            photos=photos,
+            labels=labels,
+            classifier=classifier,
+            progress=bars,
         )
     emit(json, result.summary, result.text)

@@ -51,6 +51,12 @@ def command(
             "--parts", help="Keep places of photos too, for search --region; once is enough."
         ),
     ] = False,
+    facts: Annotated[
+        Path | None,
+        typer.Option(
+            help="Table with path and any columns, for search --where; again to change them."
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Make photos searchable, or bring an index up to date.
@@ -81,6 +87,7 @@ def command(
             forget_missing=forget_missing,
             problems_file=problems,
             parts=parts,
+            facts=facts,
             progress=bars,
         )
     emit(json, told, _text(told))
@@ -106,6 +113,10 @@ def _text(told: dict[str, Any]) -> str:
             f" Parts of {found['photos']:,} photos are kept ({found['made']:,} new, "
             f"{found['bytes'] / 2**20:,.1f} MiB)."
         )
+    if told["facts"]:
+        unknown = told["facts"]["unknown"]
+        text += f" The table told something new of {told['facts']['told']:,} photos"
+        text += f"; {unknown:,} of its photos are not here." if unknown else "."
     return text + (f" Why not: {told['problems']}." if told["problems"] else "")
 
 

@@ -14,7 +14,7 @@ Where = Annotated[str | None, typer.Option(help="Only photos for which this hold
 
 @app.callback()
 def group() -> None:
-    """Label a few photos, so that the rest can be classified.
+    """Label a few photos, so that the rest can be classified. Every command has --json.
 
     Examples:
 

@@ -8,7 +8,6 @@ believed that is damaged, of another encoder, or of a photo as it was.
 """
 
 import contextlib
-import json
 import sqlite3
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,7 +22,8 @@ from safetensors.numpy import load as from_safetensors
 from safetensors.numpy import save as to_safetensors
 from scipy.linalg import eigh
 
-from fieldmark.errors import ArtifactError, BusyError, InputError, StorageError
+from fieldmark.errors import ArtifactError, InputError
+from fieldmark.index.faults import WAIT_SECONDS, sqlite_faults
 from fieldmark.index.match import STEPS, Grids
 
 FILE = "parts.sqlite"
@@ -33,7 +33,6 @@ MOST_DIM = 64
 _APPLICATION = 0x464D5043
 """FMPC: tells it from any other SQLite file."""
 _VERSION = 1
-_WAIT_SECONDS = 30.0
 _CHUNK = 1024
 """Photos per chunk while reading: 8 MiB of cells, 32 MiB as floats."""
 _SCHEMA = (
@@ -140,8 +139,8 @@ class Parts:
             raise ArtifactError(
                 f"{self.file.parent} holds no parts of photos; {_remedy(self.file)}"
             )
-        with _errors(self.file):
-            self._db = sqlite3.connect(self.file, timeout=_WAIT_SECONDS, isolation_level=None)
+        with sqlite_faults(self.file, _damaged):
+            self._db = sqlite3.connect(self.file, timeout=WAIT_SECONDS, isolation_level=None)
             try:
                 self._prepare()
             except BaseException:
@@ -191,7 +190,7 @@ class Parts:
     @contextlib.contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
         """All or nothing."""
-        with _errors(self.file):
+        with sqlite_faults(self.file, _damaged):
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db
@@ -209,7 +208,7 @@ class Parts:
             identity: Of the encoder.
             kind: How its cells are read (``Detail.kind``).
         """
-        with _errors(self.file):
+        with sqlite_faults(self.file, _damaged):
             row = self._db.execute(
                 "SELECT kind, basis, crc FROM spaces WHERE identity = ?", (identity,)
             ).fetchone()
@@ -239,7 +238,7 @@ class Parts:
     @property
     def source(self) -> str | None:
         """Where the photos were when their cells were last brought up to date."""
-        with _errors(self.file):
+        with sqlite_faults(self.file, _damaged):
             row = self._db.execute("SELECT path FROM source").fetchone()
         return None if row is None else str(row[0])
 
@@ -330,7 +329,7 @@ class Parts:
     def _rows(
         self, identity: str, dim: int
     ) -> Iterator[tuple[str, str, Int8[np.ndarray, "_h _w D"]]]:
-        with _errors(self.file):
+        with sqlite_faults(self.file, _damaged):
             rows = self._db.execute(
                 "SELECT key, sha256, height, width, cells, crc FROM cells WHERE space = ?",
                 (self._space(identity),),
@@ -370,27 +369,6 @@ def _remedy(file: Path) -> str:
         f"make them with fieldmark index ENCODER PHOTOS --out {file.parent} --parts, with the index's own "
         "encoder and photos."
     )
-
-
-@contextlib.contextmanager
-def _errors(file: Path) -> Iterator[None]:
-    """SQLite's errors as ours."""
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        text = str(error)
-        if "locked" in text or "busy" in text:
-            raise BusyError(
-                f"another process has been writing to {file} for over {_WAIT_SECONDS:.0f} seconds; try "
-                "again."
-            ) from None
-        if "full" in text:
-            raise StorageError(f"no space left while writing {file}.") from None
-        if "no such" in text or "malformed" in text:
-            raise _damaged(file, text) from None
-        raise StorageError(f"{file}: {text}.") from None
-    except (sqlite3.DatabaseError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise _damaged(file, str(error)) from None
 
 
 class DamagedParts(ArtifactError):

@@ -22,7 +22,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from fieldmark import storage
-from fieldmark.errors import ArtifactError, BusyError, InputError, StorageError
+from fieldmark.errors import ArtifactError, InputError, StorageError
+from fieldmark.index.faults import WAIT_SECONDS, sqlite_faults
 from fieldmark.index.index import (
     Hit,
     Index,
@@ -53,7 +54,6 @@ FILE = "index.sqlite"
 _APPLICATION = 0x464D4958
 """FMIX: tells an index from any other SQLite file."""
 _VERSION = 1
-_WAIT_SECONDS = 30.0
 _CHUNK = 500
 """Keys in one question to the database."""
 _SAVED_FROM = 2000
@@ -142,10 +142,10 @@ class SqliteIndex(Index):
             raise _damaged(self._file, "it is empty")
 
     def _open(self) -> sqlite3.Connection:
-        with _errors(self._file):
+        with sqlite_faults(self._file, _damaged):
             db = sqlite3.connect(
                 self._file,
-                timeout=_WAIT_SECONDS,
+                timeout=WAIT_SECONDS,
                 isolation_level=None,
                 check_same_thread=False,
                 cached_statements=256,
@@ -696,7 +696,7 @@ class SqliteIndex(Index):
             db.execute("DELETE FROM removed")
             # Whoever knows only of earlier changes must read everything anew.
             db.execute("DELETE FROM changes WHERE number < (SELECT max(number) FROM changes)")
-        with self._lock, _errors(self._file):
+        with self._lock, sqlite_faults(self._file, _damaged):
             self._db.execute("VACUUM")
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._nearest.clear()
@@ -720,7 +720,7 @@ class SqliteIndex(Index):
         if any(folder.iterdir()):
             raise InputError(f"{folder} is not empty; give a new folder.")
         aside = folder / f".{FILE}.partial"
-        with self._read() as db, _errors(aside):
+        with self._read() as db, sqlite_faults(aside, _damaged):
             copy = sqlite3.connect(aside)
             with contextlib.closing(copy):
                 db.backup(copy)
@@ -733,7 +733,7 @@ class SqliteIndex(Index):
     @contextlib.contextmanager
     def _read(self) -> Iterator[sqlite3.Connection]:
         """One state of the index for the whole block, whatever others write meanwhile."""
-        with self._lock, _errors(self._file):
+        with self._lock, sqlite_faults(self._file, _damaged):
             if self._db.in_transaction:
                 yield self._db
                 return
@@ -746,7 +746,7 @@ class SqliteIndex(Index):
 
     @contextlib.contextmanager
     def _write(self) -> Iterator[sqlite3.Connection]:
-        with self._lock, _errors(self._file), _transaction(self._db):
+        with self._lock, sqlite_faults(self._file, _damaged), _transaction(self._db):
             yield self._db
 
     @staticmethod
@@ -819,25 +819,3 @@ def _damaged(file: Path, why: str) -> ArtifactError:
     return ArtifactError(
         f"{file} is damaged or no index: {why}; take a backup, or make the index anew."
     )
-
-
-@contextlib.contextmanager
-def _errors(file: Path) -> Iterator[None]:
-    """SQLite's errors as ours."""
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        text = str(error)
-        if "locked" in text or "busy" in text:
-            raise BusyError(
-                f"another process has been writing to {file} for over {_WAIT_SECONDS:.0f} seconds; try again."
-            ) from None
-        if "full" in text:
-            raise StorageError(
-                f"no space left while writing {file}; what was acknowledged before is intact."
-            ) from None
-        if "readonly" in text or "unable to open" in text:
-            raise ArtifactError(f"{file} cannot be opened or written: {text}.") from None
-        raise StorageError(f"{file}: {text}.") from None
-    except (sqlite3.DatabaseError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise _damaged(file, str(error)) from None

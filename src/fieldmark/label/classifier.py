@@ -37,6 +37,7 @@ from fieldmark.label.mistakes import Suspect, suspects
 from fieldmark.label.unknown import (
     Familiarity,
     Metric,
+    Narrowing,
     Rejection,
     fit_familiarity,
     fit_rejection,
@@ -112,12 +113,10 @@ class FieldClassifier(ClassifierMixin, BaseEstimator):
         self.head_ = fit_head(choice.spec, x, of, len(self.classes_))
         held = folds.of >= 0
         self._calibrate(choice, of, held)
-        self.familiarity_ = fit_familiarity(x, of)
+        self._known: Familiarity | None = fit_familiarity(x, of)
         self.rejection_: Rejection | None = None
-        if len(left_out_scores(self.familiarity_, x, of)) >= LEAST_HELD_OUT:
-            self.rejection_ = fit_rejection(
-                self.familiarity_, x, of, lost=self.lost, seed=self.seed
-            )
+        if held.sum() >= LEAST_HELD_OUT:
+            self.rejection_ = fit_rejection(self._known, x, of, lost=self.lost, seed=self.seed)
         return self
 
     def refit(self, X: Any, y: Any) -> "FieldClassifier":
@@ -135,13 +134,21 @@ class FieldClassifier(ClassifierMixin, BaseEstimator):
         x, of = self._take(X, y)
         start = _carried(head, before, self.classes_)
         self.head_ = fit_head(self.spec_, x, of, len(self.classes_), start=start)
-        self.familiarity_ = fit_familiarity(x, of)
-        if self.rejection_ is not None:
-            known = left_out_scores(self.familiarity_, x, of)
-            if len(known):
+        self._known, self._labelled = None, (x, of)
+        return self
+
+    @property
+    def familiarity_(self) -> Familiarity:
+        """What labelled photos look like; after ``refit`` it is fitted when first asked for."""
+        check_is_fitted(self, "head_")
+        if self._known is None:
+            x, of = self._labelled
+            self._known = fit_familiarity(x, of)
+            known = left_out_scores(self._known, x, of)
+            if self.rejection_ is not None and len(known):
                 threshold = float(np.quantile(known, self.lost))
                 self.rejection_ = self.rejection_._replace(threshold=threshold)
-        return self
+        return self._known
 
     def _take(self, X: Any, y: Any) -> tuple[Float[np.ndarray, "N D"], Any]:
         if self.head not in KINDS:
@@ -244,7 +251,8 @@ class FieldClassifier(ClassifierMixin, BaseEstimator):
         check_is_fitted(self, "head_")
         if not all(isinstance(name, str) for name in self.classes_.tolist()):
             raise InputError("only classifiers whose labels are texts can be saved.")
-        arrays = _arrays(self.head_) | _familiar_arrays(self.familiarity_)
+        known = self.familiarity_
+        arrays = _arrays(self.head_) | _familiar_arrays(known)
         tensors = save_tensors({name: np.ascontiguousarray(a) for name, a in arrays.items()})
         card = {
             "format": FORMAT,
@@ -257,7 +265,7 @@ class FieldClassifier(ClassifierMixin, BaseEstimator):
             "sets": None if self.sets_ is None else self.sets_._asdict(),
             "rejection": None if self.rejection_ is None else _plain(self.rejection_._asdict()),
             "validation": _plain(self.validation_._asdict()),
-            "shares": [self.familiarity_.within.share, self.familiarity_.overall.share],
+            "shares": [known.within.share, known.overall.share],
             "sha256": storage.sha256_bytes(tensors),
             "about": about or {},
         }
@@ -311,11 +319,14 @@ class FieldClassifier(ClassifierMixin, BaseEstimator):
         made.validation_ = Validation(**_numbers(card["validation"]))
         made.head_ = _head(made.spec_, arrays, len(made.classes_))
         within, overall = card["shares"]
-        made.familiarity_ = Familiarity(
+        made._known = Familiarity(
             Metric(arrays["within"], within),
             arrays["means"],
             Metric(arrays["overall"], overall),
             arrays["mean"],
+            Narrowing(arrays["narrowing.mean"], arrays["narrowing.directions"])
+            if "narrowing.mean" in arrays
+            else None,
         )
         made.held_out_ = np.empty((0, len(made.classes_)))
         made._truth = np.empty(0, np.int64)
@@ -355,12 +366,15 @@ def _head(spec: HeadSpec, arrays: dict[str, Any], classes: int) -> Head:
 
 
 def _familiar_arrays(known: Familiarity) -> dict[str, Any]:
-    return {
+    arrays = {
         "within": known.within.root,
         "means": known.means,
         "overall": known.overall.root,
         "mean": known.mean,
     }
+    if known.narrowing is not None:
+        arrays |= {f"narrowing.{name}": a for name, a in known.narrowing._asdict().items()}
+    return arrays
 
 
 def _plain(told: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ cross-validation, for it depends on how many there are.
 """
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -57,14 +57,6 @@ CANDIDATES = (
 """Simplest first: of equally good ones the first is taken."""
 
 
-class Head(Protocol):
-    """A fitted head."""
-
-    def scores(self, embeddings: Vectors) -> Scores:
-        """Score of each class for each photo; classes without labelled photos score lowest."""
-        ...
-
-
 class Neighbours(NamedTuple):
     """Labelled photos that vote."""
 
@@ -81,6 +73,10 @@ class Neighbours(NamedTuple):
         shares = [part / part.sum(axis=1, keepdims=True) for part in votes]
         found = np.concatenate(shares) if shares else np.empty((0, self.classes))
         return np.log(found + _SMOOTHING).astype(np.float32)
+
+
+Head = Probe | Neighbours
+"""A fitted head; classes without labelled photos score lowest."""
 
 
 def fit_head(

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.linalg import cholesky, eigh, solve_triangular
 
 from fieldmark.errors import InputError
 from fieldmark.evaluation.openset import auroc
@@ -17,6 +18,8 @@ Classes = Int[np.ndarray, " N"]
 _SHRINK = 0.4
 """Of both covariances towards the sphere. From two photos a class to thirty no other share was better by
 more than half a point on birds; Ledoit and Wolf's, made for independent photos, is far too small."""
+WIDEST = 256
+"""Numbers from which on embeddings are narrowed first."""
 _ROWS = 16_384
 """Photos whose distances are held at a time."""
 
@@ -37,8 +40,36 @@ def _fit_metric(differences: Vectors, freedom: int) -> Metric:
     share = (1 - _SHRINK) / freedom
     covariance = differences.T.astype(np.float64) @ differences * share
     covariance[np.diag_indices(dim)] += _SHRINK * level / dim
-    values, vectors = np.linalg.eigh(covariance)
-    return Metric((vectors / np.sqrt(values)).astype(np.float32), share)
+    root = solve_triangular(cholesky(covariance, lower=True), np.eye(dim), lower=True).T
+    return Metric(np.ascontiguousarray(root, np.float32), share)
+
+
+class Narrowing(NamedTuple):
+    """Principal directions of wide embeddings, halfway to whitened.
+
+    Covariances of 1,280 numbers from a few thousand photos say little: on birds200 with the start's
+    plain features familiarity was worse than the largest probability, and 2 points better narrowed.
+    """
+
+    mean: Float[np.ndarray, " D"]
+    directions: Float[np.ndarray, "D E"]
+
+    def __call__(self, x: Vectors) -> Float[np.ndarray, "N E"]:
+        """Unit vectors."""
+        turned = (x - self.mean) @ self.directions
+        return turned / np.maximum(np.linalg.norm(turned, axis=1, keepdims=True), 1e-12)
+
+
+def _fit_narrowing(x: Vectors) -> Narrowing | None:
+    if x.shape[1] <= WIDEST or len(x) < 3:
+        return None
+    mean = x.mean(axis=0)
+    kept = min(WIDEST, len(x) - 1)
+    covariance = np.cov((x - mean).T)
+    last = len(covariance) - 1
+    values, vectors = eigh(covariance, subset_by_index=[last - kept + 1, last])
+    whitened = vectors * np.maximum(values, 1e-12) ** -0.25
+    return Narrowing(mean, whitened.astype(np.float32))
 
 
 class Familiarity(NamedTuple):
@@ -58,10 +89,16 @@ class Familiarity(NamedTuple):
     overall: Metric
     mean: Float[np.ndarray, " D"]
     """Of all."""
+    narrowing: Narrowing | None = None
+
+    def seen(self, embeddings: Vectors) -> Float[np.ndarray, "N E"]:
+        """Embeddings as distances are taken of them."""
+        x = unit_rows(embeddings, "embeddings")
+        return x if self.narrowing is None else self.narrowing(x)
 
     def scores(self, embeddings: Vectors) -> Float[np.ndarray, " N"]:
         """Larger is more familiar; any real number."""
-        x = unit_rows(embeddings, "embeddings")
+        x = self.seen(embeddings)
         centres = self.means @ self.within.root
         found = np.empty(len(x), np.float32)
         for first in range(0, len(x), _ROWS):
@@ -90,16 +127,14 @@ def fit_familiarity(embeddings: Vectors, labels: Classes) -> Familiarity:
     if not len(embeddings):
         raise InputError("what is known cannot be learnt from no photo; label some.")
     x = unit_rows(embeddings, "embeddings of labelled photos")
+    narrowing = _fit_narrowing(x)
+    x = x if narrowing is None else narrowing(x)
     names, of = np.unique(labels, return_inverse=True)
     means = class_means(x, of, len(names))
     mean = x.mean(axis=0)
     # Each class mean takes a degree of freedom with it.
-    return Familiarity(
-        _fit_metric(x - means[of], len(x) - len(names)),
-        means,
-        _fit_metric(x - mean, len(x) - 1),
-        mean,
-    )
+    within = _fit_metric(x - means[of], len(x) - len(names))
+    return Familiarity(within, means, _fit_metric(x - mean, len(x) - 1), mean, narrowing)
 
 
 def left_out_scores(
@@ -116,7 +151,7 @@ def left_out_scores(
         embeddings: Of the labelled photos.
         labels: Their classes.
     """
-    x = unit_rows(embeddings, "embeddings of labelled photos")
+    x = known.seen(embeddings)
     names, of = np.unique(labels, return_inverse=True)
     counts = np.bincount(of, minlength=len(names))[of].astype(np.float64)
     several = np.flatnonzero(counts > 1)
@@ -187,7 +222,7 @@ def fit_rejection(
     names = np.unique(labels)
     order = np.random.default_rng(seed_of("unknown", seed)).permutation(len(names))
     found = []
-    for turn in range(_TURNS if len(names) >= 2 * _TURNS else 0):
+    for turn in range(_TURNS if len(names) >= _TURNS else 0):
         new = np.isin(labels, names[order % _TURNS == turn])
         rest = fit_familiarity(embeddings[~new], labels[~new])
         familiar = left_out_scores(rest, embeddings[~new], labels[~new])

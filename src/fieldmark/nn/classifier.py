@@ -35,6 +35,20 @@ class ClassHead(nn.Linear):
         ]
 
 
+class EmbeddingHead(nn.Linear):
+    """A linear layer on finished embeddings, as few labels make one (fieldmark.label).
+
+    Args:
+        weight: Of each class.
+        bias: Of each class.
+    """
+
+    def __init__(self, weight: Float[Tensor, "C E"], bias: Float[Tensor, " C"]) -> None:
+        super().__init__(weight.shape[1], weight.shape[0])
+        self.weight = nn.Parameter(weight, requires_grad=False)
+        self.bias = nn.Parameter(bias, requires_grad=False)
+
+
 class Classifier(nn.Module):
     """Backbone, inserted modules, readout and a linear layer.
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 
 from fieldmark.data.catalog import Catalog
@@ -12,9 +13,11 @@ from fieldmark.data.decode import decode
 from fieldmark.data.look import short_side
 from fieldmark.encoder import Encoder
 from fieldmark.errors import ArtifactError, ConfigError, OutputError, PhotoError
+from fieldmark.evaluation.linear import Probe
 from fieldmark.evaluation.retrieval import evaluate_retrieval
 from fieldmark.export import Exported, Parity, Pixels, Quantisation, export_onnx, quantise
-from fieldmark.nn.classifier import ClassHead
+from fieldmark.label.classifier import FieldClassifier
+from fieldmark.nn.classifier import ClassHead, EmbeddingHead
 from fieldmark.onnx_encoder import OnnxEncoder, check_whole
 from fieldmark.workflows.finetune import load_classifier
 from fieldmark.workflows.photos import ShowProgress, find_split, quiet
@@ -36,7 +39,7 @@ class Source(NamedTuple):
     """What is exported."""
 
     encoder: Encoder
-    head: ClassHead | None
+    head: ClassHead | EmbeddingHead | None
     classes: list[str]
 
 
@@ -48,6 +51,7 @@ def export_encoder(
     int8: bool = False,
     photos: Path | None = None,
     labels: Path | None = None,
+    classifier: Path | None = None,
     progress: ShowProgress = quiet,
 ) -> ExportResult:
     """Write an encoder as an ONNX file, as a hub's folder, or both.
@@ -60,6 +64,7 @@ def export_encoder(
         photos: Folder, table or shard: to check on, and for 8 bits to calibrate and measure on.
         labels: Table ``path,class,split`` of those photos: rank-1 on its test photos is measured
             before and after, ranges are read from its train photos.
+        classifier: Saved by ``fieldmark classify --save``: its calibrated probabilities are in the file.
         progress: Told how far it is.
 
     Returns:
@@ -73,6 +78,8 @@ def export_encoder(
     """
     _check(onnx, hub, int8, photos, labels)
     source = _load(Path(encoder))
+    if classifier is not None:
+        source = _with_labels(source, classifier, onnx)
     licences = source.encoder.ledger
     summary: dict[str, Any] = {
         "encoder": source.encoder.identity,
@@ -126,6 +133,36 @@ def _load(folder: Path) -> Source:
             classifier, classes = load_classifier(place)
             return Source(Encoder.load(place / "encoder", device="cpu"), classifier.head, classes)
     return Source(Encoder.load(folder, device="cpu"), None, [])
+
+
+def _with_labels(source: Source, folder: Path, onnx: Path | None) -> Source:
+    """The encoder with a head that a few labels made.
+
+    Raises:
+        ArtifactError: It is of another encoder, or no linear layer.
+        ConfigError: There is a head already, or no ONNX file to put it into.
+    """
+    if source.head is not None or onnx is None:
+        raise ConfigError(
+            "--classifier puts the head of fieldmark classify into an ONNX file: give --onnx, and an encoder "
+            "without a head of its own."
+        )
+    made = FieldClassifier.load(folder)
+    of = made.about_.get("encoder")
+    if of != source.encoder.identity:
+        raise ArtifactError(
+            f"{folder} was fitted on embeddings of encoder {str(of)[:12]}…, and this is "
+            f"{source.encoder.identity[:12]}…; export that one, or classify with this one."
+        )
+    if not isinstance(made.head_, Probe):
+        raise ArtifactError(
+            f"{folder} asks labelled photos ({made.spec_}), which no ONNX file holds; save one with fieldmark "
+            "classify --head logistic."
+        )
+    weight, bias = (torch.from_numpy(part / made.temperature_).float() for part in made.head_)
+    return source._replace(
+        head=EmbeddingHead(weight, bias), classes=[str(name) for name in made.classes_]
+    )
 
 
 def _onnx(

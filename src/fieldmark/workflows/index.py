@@ -24,6 +24,7 @@ from fieldmark.errors import CatalogError, InputError
 from fieldmark.index.index import Hit, Index, Item, Stamp
 from fieldmark.index.parts import FILE as PARTS
 from fieldmark.index.places import Place, is_server, open_index, shown
+from fieldmark.workflows.facts import keep_facts, read_facts
 from fieldmark.workflows.parts import keep_parts
 from fieldmark.workflows.photos import ShowProgress, quiet
 from fieldmark.workflows.spaces import choose_space, hold_index, keep_encoder, load_encoder
@@ -56,6 +57,7 @@ def index_photos(
     forget_missing: bool = False,
     problems_file: Path | None = None,
     parts: bool = False,
+    facts: Path | None = None,
     progress: ShowProgress = quiet,
 ) -> dict[str, Any]:
     """Embed what is new or changed in a source, and mark what is gone; run again at any time.
@@ -72,12 +74,14 @@ def index_photos(
         problems_file: Where to list photos that cannot be read; by default ``problems.csv`` in the
             index's folder, and nowhere for a server's.
         parts: Keep places of photos too, for region search; an index that has them keeps them.
+        facts: Table of what else is known of photos, for filters (:mod:`fieldmark.workflows.facts`).
         progress: Told how far it is.
 
     Returns:
         ``index``, ``encoder`` (identity), ``items``, ``added``, ``changed``, ``unchanged``,
-        ``missing`` (photos that are gone), ``back``, ``forgotten``, ``refused``, ``problems`` and ``parts``
-        (of :func:`fieldmark.workflows.parts.keep_parts`, or None).
+        ``missing`` (photos that are gone), ``back``, ``forgotten``, ``refused``, ``problems``, ``parts``
+        (of :func:`fieldmark.workflows.parts.keep_parts`, or None) and ``facts`` (of
+        :func:`fieldmark.workflows.facts.keep_facts`, or None).
 
     Raises:
         CatalogError: No photo there, or none of those that are in the index: another folder, or a
@@ -85,6 +89,7 @@ def index_photos(
         InputError: The index belongs to another encoder, or parts are asked of a server.
         BusyError: Another process is adding photos to it.
     """
+    known = None if facts is None else read_facts(facts)
     # Rows of many photos come last: Python would look for garbage among them while it loads.
     loaded = Encoder.load(encoder, device=device)
     catalog = Catalog.open(photos)
@@ -131,6 +136,7 @@ def index_photos(
                 workers=workers,
                 progress=progress,
             )
+        told_of = None if known is None else keep_facts(index, known)
         told = index.stats()
     if rows and problems_file is not None:
         write_problems(problems_file, problems)
@@ -146,6 +152,7 @@ def index_photos(
         "refused": len(rows) - counts["added"] - counts["changed"],
         "problems": str(problems_file) if problems and problems_file else None,
         "parts": found,
+        "facts": told_of,
     }
 
 
