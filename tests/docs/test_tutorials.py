@@ -32,11 +32,13 @@ _BLOCK = re.compile(
 _WRITES = ("--out", "--sheet", "--save", "--folders", "--onnx")
 _MASKS = (
     (r"\b\d\d-[a-z]+-[a-z]+-[a-z]+\b", "SPECIES"),
-    (r"\b[a-z]*\d[\d,.]*\b", "#"),
+    (r"\b[0-9a-f]{12}\b", "IDENTITY"),
+    (r"\b[a-z]*\d+([.,]\d+)*\b", "#"),
     (r"-(?=#)", ""),
     (r"# (kB|MB|KiB|MiB)\b", "SIZE"),
     (r"\b(start|trained)\b", "ENCODER"),
     (r"# \w+(, # \w+)*\.$", "# of each."),
+    (r"^Head: .*?, right", "Head: HEAD, right"),
     (r" +", " "),
     (r"\bnan\b", "#"),
 )
@@ -55,9 +57,7 @@ class Block(NamedTuple):
 
 def blocks(page: str) -> list[Block]:
     return [
-        Block(
-            found["kind"], found["name"] or "", found["body"], shlex.split(found["adds"] or "")
-        )
+        Block(found["kind"], found["name"] or "", found["body"], shlex.split(found["adds"] or ""))
         for found in _BLOCK.finditer(page)
     ]
 
