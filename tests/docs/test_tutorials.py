@@ -16,7 +16,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -86,7 +86,7 @@ def agrees(shown: list[str], printed: list[str]) -> bool:
 
 
 def written(words: list[str]) -> Iterator[Path]:
-    for option, value in zip(words, words[1:], strict=False):
+    for option, value in pairwise(words):
         if option in _WRITES and "://" not in value:
             yield Path(value)
 
@@ -101,13 +101,19 @@ def shell(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", PAGES)
 def test_the_tutorial_runs_and_prints_what_it_shows(name, run, shell):
+    page = (DOCS / f"{name}.md").read_text(encoding="utf-8")
+    found = blocks(page)
+    # Nothing that looks like a block, or like a word to the test, may be passed over.
+    assert len(re.findall(r"^```", page, re.MULTILINE)) == 2 * len(found)
+    assert page.count("<!--") == sum(bool(block.adds) for block in found)
     printed = ""
-    for block in blocks((DOCS / f"{name}.md").read_text(encoding="utf-8")):
+    for block in found:
         if block.kind in ("python", "csv"):
             Path(block.name).write_text(block.body, encoding="utf-8")
         elif block.kind == "text":
-            shown, found = masked(block.body), masked(printed)
-            assert agrees(shown, found), f"shown:\n{block.body}\nprinted:\n{printed}"
+            assert agrees(masked(block.body), masked(printed)), (
+                f"shown:\n{block.body}\nprinted:\n{printed}"
+            )
         else:
             lines = commands(block)
             assert not block.adds or len(lines) == 1, lines
@@ -128,7 +134,9 @@ def _execute(line: str, adds: list[str], run) -> str:
 
 
 def test_what_a_page_shows_must_be_printed():
-    printed = masked("12 photos\n  0.913  photos/00012.jpg  01-ringed-capped-finch\n  0.4  00001.jpg\n")
+    printed = masked(
+        "12 photos\n  0.913  photos/00012.jpg  01-ringed-capped-finch\n  0.4  00001.jpg\n"
+    )
     assert agrees(masked("360 photos\n 0.1 photos/00001.jpg 03-browed-naped-awlbill\n…\n"), printed)
     assert not agrees(masked("360 pictures\n…\n"), printed)
     assert not agrees(masked("360 photos\n"), printed)
