@@ -1,0 +1,143 @@
+"""The tutorials run as they are printed, on fewer photos, and print what they show.
+
+In a page
+
+- ```` ```sh ```` blocks are commands: ``fieldmark`` runs in this process, anything else in a shell;
+- a ```` ```python name.py ```` block is a file that the reader saves;
+- a ```` ```text ```` block is what the block above prints, numbers and species aside; ``…`` stands for any
+  lines, or for any end of one;
+- ``<!-- test adds: OPTIONS -->`` above a block is added to its (only) command, to make it small. It can say
+  nothing else, so every printed word is executed.
+"""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import groupby, pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGES = ("tutorial-biologist", "tutorial-catalogue")
+_BLOCK = re.compile(
+    r"(?:^<!-- test adds: (?P<adds>[^\n]*?) -->\n)?"
+    r"^```(?P<kind>sh|python|csv|text)(?: (?P<name>[^\n]+))?\n(?P<body>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
+_WRITES = ("--out", "--sheet", "--save", "--folders", "--onnx")
+_MASKS = (
+    (r"\b\d\d-[a-z]+-[a-z]+-[a-z]+\b", "SPECIES"),
+    (r"\b[0-9a-f]{12}\b", "IDENTITY"),
+    (r"\b[a-z]*\d+([.,]\d+)*\b", "#"),
+    (r"-(?=#)", ""),
+    (r"# (kB|MB|KiB|MiB)\b", "SIZE"),
+    (r"\b(start|trained)\b", "ENCODER"),
+    (r"# \w+(, # \w+)*\.$", "# of each."),
+    (r"^Head: .*?, right", "Head: HEAD, right"),
+    (r" +", " "),
+    (r"\bnan\b", "#"),
+)
+"""What may be another on another machine, and on fewer photos."""
+
+
+class Block(NamedTuple):
+    """A fenced block."""
+
+    kind: str
+    name: str
+    body: str
+    adds: list[str]
+    """Words that the test adds to the command."""
+
+
+def blocks(page: str) -> list[Block]:
+    return [
+        Block(found["kind"], found["name"] or "", found["body"], shlex.split(found["adds"] or ""))
+        for found in _BLOCK.finditer(page)
+    ]
+
+
+def commands(block: Block) -> list[str]:
+    joined = block.body.replace("\\\n", " ")
+    return [line for line in joined.splitlines() if line.strip() and not line.startswith("#")]
+
+
+def masked(text: str) -> list[str]:
+    """Lines with what may differ taken out; lines that are alike then are one."""
+    lines = [line.rstrip() for line in text.splitlines() if line.strip()]
+    for pattern, word in _MASKS:
+        lines = [re.sub(pattern, word, line) for line in lines]
+    return [line for line, _ in groupby(lines)]
+
+
+def agrees(shown: list[str], printed: list[str]) -> bool:
+    """Whether printed lines are those shown, where ``…`` stands for any."""
+    if not shown:
+        return not printed
+    if shown[0].strip() == "…":
+        return any(agrees(shown[1:], printed[first:]) for first in range(len(printed) + 1))
+    same = ".*".join(map(re.escape, shown[0].split("…")))
+    return bool(printed) and bool(re.fullmatch(same, printed[0])) and agrees(shown[1:], printed[1:])
+
+
+def written(words: list[str]) -> Iterator[Path]:
+    for option, value in pairwise(words):
+        if option in _WRITES and "://" not in value:
+            yield Path(value)
+
+
+@pytest.fixture
+def shell(tmp_path, monkeypatch):
+    """What a reader has: an empty folder, and python."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("NO_COLOR", "1")
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_the_tutorial_runs_and_prints_what_it_shows(name, run, shell):
+    page = (DOCS / f"{name}.md").read_text(encoding="utf-8")
+    found = blocks(page)
+    # Nothing that looks like a block, or like a word to the test, may be passed over.
+    assert len(re.findall(r"^```", page, re.MULTILINE)) == 2 * len(found)
+    assert page.count("<!--") == sum(bool(block.adds) for block in found)
+    printed = ""
+    for block in found:
+        if block.kind in ("python", "csv"):
+            Path(block.name).write_text(block.body, encoding="utf-8")
+        elif block.kind == "text":
+            assert agrees(masked(block.body), masked(printed)), (
+                f"shown:\n{block.body}\nprinted:\n{printed}"
+            )
+        else:
+            lines = commands(block)
+            assert not block.adds or len(lines) == 1, lines
+            printed = "".join(_execute(line, block.adds, run) for line in lines)
+
+
+def _execute(line: str, adds: list[str], run) -> str:
+    words = shlex.split(line, comments=True)
+    if words[0] != "fieldmark":
+        done = subprocess.run(line, shell=True, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{line}\n{done.stderr}"
+        return done.stdout
+    code, out, err = run(*words[1:], *adds)
+    assert code == 0, f"{line}\n{err}"
+    for path in written(words):
+        assert path.exists(), f"{line} wrote no {path}"
+    return out
+
+
+def test_what_a_page_shows_must_be_printed():
+    printed = masked(
+        "12 photos\n  0.913  photos/00012.jpg  01-ringed-capped-finch\n  0.4  00001.jpg\n"
+    )
+    assert agrees(masked("360 photos\n 0.1 photos/00001.jpg 03-browed-naped-awlbill\n…\n"), printed)
+    assert not agrees(masked("360 pictures\n…\n"), printed)
+    assert not agrees(masked("360 photos\n"), printed)
+    assert not agrees(masked("360 photos\n…\nand more\n"), printed)
