@@ -337,8 +337,11 @@ class FieldClassifier(ClassifierMixin, BaseEstimator):
 def _directed(x: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N D"]:
     """Unit vectors; one that is zero points nowhere and is given a direction of its own."""
     lengths = np.linalg.norm(x, axis=1, keepdims=True)
-    even = np.full_like(x, x.shape[1] ** -0.5)
-    return np.where(lengths > 0, x / np.where(lengths > 0, lengths, 1), even)
+    nowhere = lengths[:, 0] == 0
+    if nowhere.any():
+        x = np.where(nowhere[:, None], np.float32(1), x)
+        lengths[nowhere] = x.shape[1] ** 0.5
+    return x / lengths
 
 
 def _carried(head: Head, before: Any, now: Any) -> Head | None:
