@@ -9,10 +9,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 from planted import CELL, GRID, noise, patches, put, stamp
 
 from fieldmark.errors import InputError
-from fieldmark.explain.cells import directions_of, read_cells
 from fieldmark.explain.faithfulness import draw_chance, measure_faithfulness
 from fieldmark.explain.maps import toward
-from fieldmark.explain.pair import apart, explain_pair, far
+from fieldmark.explain.pair import explain_pair
+from fieldmark.explain.parts import apart, describe, without
 
 
 @pytest.fixture(scope="module")
@@ -31,37 +31,64 @@ def pair():
     return images
 
 
+def cell_of(place):
+    """The planted cell under a place on the grid of the maps."""
+    return tuple(int((at + 0.5) / 16 * GRID) for at in place)
+
+
 def test_a_patch_that_was_moved_is_found_and_is_what_makes_the_photos_alike(spec, pair):
     found = explain_pair(spec, pair)
-    places = {(match.first, match.second) for match in found.matches[:2]}
-    assert places == {((1, 1), (4, 3)), ((4, 4), (1, 2))}
-    assert all(match.alike > 0.99 for match in found.matches[:2])
-    assert all(match.adds > 0.1 for match in found.matches[:2])
+    best = found.matches[0]
+    # This encoder's patches are not the close-ups', so only one of the two is sure to be found.
+    assert (cell_of(best.first), cell_of(best.second)) in {((1, 1), (4, 3)), ((4, 4), (1, 2))}
+    assert best.alike > 0.6
+    assert best.adds > 0.1
     top = found.first.flatten().topk(2).indices.tolist()
     assert {divmod(index, GRID) for index in top} == {(1, 1), (4, 4)}
     top = found.second.flatten().topk(2).indices.tolist()
     assert {divmod(index, GRID) for index in top} == {(4, 3), (1, 2)}
+    best = [cell_of(divmod(int(places.argmax()), 16)) for places in found.places]
+    assert best[0] in {(1, 1), (4, 4)}
+    assert best[1] in {(4, 3), (1, 2)}
+
+
+def test_what_is_said_of_a_match_is_what_blurring_it_does(spec, pair):
+    found = explain_pair(spec, pair)
+    falls = [match.adds for match in found.matches]
+    assert falls == sorted(falls, reverse=True)
+    for match in found.matches:
+        cells = torch.tensor([row * 16 + column for row, column in (match.first, match.second)])
+        plain, soft = spec(pair), spec(without(pair, cells, 16))
+        left = (float(soft[0] @ plain[1]) + float(plain[0] @ soft[1])) / 2
+        assert match.adds == pytest.approx(found.similarity - left, abs=1e-5)
 
 
 def test_matches_are_each_others_nearest_and_do_not_overlap(spec):
     images = noise(2, seed=4)
     for index in range(GRID):
         put(images, stamp(index), index, 0)
-        put(images, stamp(index + 20), index, 1)
-    side = 2 * GRID
-    found = explain_pair(spec, images, steps=2, count=20).matches
+        put(images, stamp(index + 20), index, 3)
+    found = explain_pair(spec, images, count=20).matches
     assert len(found) > 2
-    directions = directions_of(spec, read_cells(spec, images, steps=2).tokens)
-    alike = directions[0] @ directions[1].T
-    for match in found:
-        first, second = (row * side + column for row, column in (match.first, match.second))
-        assert int(alike[first].argmax()) == second
-        assert int(alike[:, second].argmax()) == first
-    assert apart((side, side)) == 2
+    looks = describe(
+        spec,
+        images,
+        torch.tensor(
+            [
+                [row * 16 + column for row, column in (getattr(match, side) for match in found)]
+                for side in ("first", "second")
+            ]
+        ),
+        16,
+    )
+    alike = looks[0] @ looks[1].T
+    assert (alike.argmax(1) == torch.arange(len(found))).all()
+    assert (alike.argmax(0) == torch.arange(len(found))).all()
     for index, one in enumerate(found):
         for other in found[:index]:
-            assert far(one.first, other.first) >= 2
-            assert far(one.second, other.second) >= 2
+            for side in ("first", "second"):
+                a, b = getattr(one, side), getattr(other, side)
+                assert max(abs(a[0] - b[0]), abs(a[1] - b[1])) >= apart(16)
 
 
 def test_photos_without_a_common_part_have_no_match(spec):
