@@ -18,6 +18,7 @@ _CANDIDATES = 6
 _EXAMPLES = 3
 # Of the strongest mark: weaker ones are what is left over, not marks.
 _LEAST_STRENGTH = 0.3
+_LEAST_CONSISTENT = 2 / 3
 
 
 class Decision(NamedTuple):
@@ -67,8 +68,11 @@ class ClassPair(NamedTuple):
     (:func:`sharpening_maps`)."""
     gained: Float[Tensor, " N"]
     """What the maps sum to, about: the decision on each photo less that on its blurred forms."""
+    telling: Mark
+    """The place of each photo that speaks most for its class: not always the same part."""
     marks: tuple[Mark, ...]
-    """Strongest first."""
+    """The same part in all photos; strongest first. Those that speak for the right class in fewer than
+    two thirds of the photos are left out."""
 
     @property
     def right(self) -> float:
@@ -139,6 +143,7 @@ def explain_classes(
     images: Float[Tensor, "N 3 H W"],
     first: Bool[Tensor, " N"],
     *,
+    fine: Float[Tensor, "N 3 S S"] | None = None,
     folds: int = 5,
     count: int = 4,
 ) -> ClassPair:
@@ -148,6 +153,7 @@ def explain_classes(
         spec: An encoder.
         images: Photos of both classes, in [0, 1], of its size.
         first: Which are of the first class.
+        fine: The same, larger where they are: parts are compared by their close-ups.
         folds: Every photo's own map comes from a direction that was fitted without its fold.
         count: Most marks.
 
@@ -168,15 +174,20 @@ def explain_classes(
     directions = directions * sign[:, None]
     maps, gained = sharpening_maps(spec, images, directions)
     cells = strongest(maps, _CANDIDATES)
-    looks = describe(spec, images, cells, GRID)
+    close = images if fine is None else fine
+    looks = describe(spec, close, cells, GRID)
+    best = strongest(maps.clamp_min(0), 1)
+    alone = describe(spec, close, best, GRID)[:, 0]
+    part = Part(best[:, 0], torch.ones_like(gained), alone)
+    telling = _measured(spec, images, directions, first, part)
     marks = []
     for part in find_marks(looks, cells, maps, first, count=count):
         mark = _measured(spec, images, directions, first, part)
-        if mark.strength > 0 and mark.consistent > 0.5:
+        if mark.strength > 0 and mark.consistent >= _LEAST_CONSISTENT:
             marks.append(mark)
     marks.sort(key=lambda mark: -mark.strength * (2 * mark.consistent - 1))
     decision = fit_decision(embedding, first)
-    return ClassPair(first, decision, held_out, directions, maps, gained, tuple(marks))
+    return ClassPair(first, decision, held_out, directions, maps, gained, telling, tuple(marks))
 
 
 def _measured(
@@ -200,8 +211,9 @@ def _side_by_side(
     looks: Float[Tensor, "N E"], adds: Float[Tensor, " N"], first: Bool[Tensor, " N"]
 ) -> tuple[tuple[int, int], ...]:
     rows = [torch.nonzero(side)[:, 0] for side in (first, ~first)]
-    telling = [adds[side].clamp_min(0).sqrt() for side in rows]
-    score = (looks[rows[0]] @ looks[rows[1]].T).clamp_min(0) * telling[0][:, None] * telling[1]
+    alike = (looks[rows[0]] @ looks[rows[1]].T).clamp_min(0)
+    # A pair tells no more than the weaker of the two does.
+    score = alike.sqrt() * torch.minimum(adds[rows[0]][:, None], adds[rows[1]][None])
     found: list[tuple[int, int]] = []
     for _ in range(min(_EXAMPLES, *score.shape)):
         one, other = divmod(int(score.argmax()), score.shape[1])

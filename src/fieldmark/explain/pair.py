@@ -15,6 +15,8 @@ from fieldmark.nn.spec import EncoderSpec
 LEAST_ALIKE = 0.35
 """Parts less alike than this are no match."""
 _CANDIDATES = 10
+# Of what the most telling one does: less is what any twig does.
+_LEAST_ADDED = 0.15
 
 
 class Match(NamedTuple):
@@ -58,6 +60,7 @@ def explain_pair(
     spec: EncoderSpec,
     images: Float[Tensor, "2 3 H W"],
     *,
+    fine: Float[Tensor, "2 3 S S"] | None = None,
     steps: int = 1,
     count: int = 5,
 ) -> Pair:
@@ -70,6 +73,7 @@ def explain_pair(
     Args:
         spec: An encoder.
         images: The two photos, in [0, 1], of its size.
+        fine: The same, larger where they are: parts are compared by their close-ups.
         steps: How many times as fine as the network's own grid.
         count: Most matches.
     """
@@ -87,7 +91,7 @@ def explain_pair(
         (float(found.rest[0]), float(found.rest[1])),
         found.exact,
         cells.pooling,
-        tuple(find_matches(spec, images, places, count=count)),
+        tuple(find_matches(spec, images, places, fine=fine, count=count)),
     )
 
 
@@ -97,6 +101,7 @@ def find_matches(
     images: Float[Tensor, "2 3 H W"],
     places: Float[Tensor, "2 g g"],
     *,
+    fine: Float[Tensor, "2 3 S S"] | None = None,
     count: int = 5,
 ) -> list[Match]:
     """Parts of two photos that are each other's nearest, those that the similarity would miss most first.
@@ -104,18 +109,20 @@ def find_matches(
     Candidates are the strongest places of both photos that speak for the similarity. They are
     ranked by how alike they are, times the square root of what both bring; parts less alike than
     ``LEAST_ALIKE`` are left out. What each does to the similarity is measured by blurring it in one
-    photo and then in the other, and parts that do nothing are left out too.
+    photo and then in the other, and parts that do next to nothing beside the first are left
+    out too.
 
     Args:
         spec: An encoder.
         images: The two photos.
         places: What each of their places brings to the similarity.
+        fine: The photos, larger.
         count: Most matches.
     """
     grid = places.shape[1]
     cells = strongest(places.clamp_min(0), _CANDIDATES)
     brings = summed(places).flatten(1).gather(1, cells).clamp_min(0)
-    looks = describe(spec, images, cells, grid)
+    looks = describe(spec, images if fine is None else fine, cells, grid)
     alike = looks[0] @ looks[1].T
     to, back = alike.argmax(1), alike.argmax(0)
     first = torch.nonzero(back[to] == torch.arange(len(to), device=to.device))[:, 0]
@@ -136,4 +143,6 @@ def find_matches(
         if falls > 0:
             i, j = (divmod(int(cell), grid) for cell in at)
             chosen.append(Match(i, j, float(score[index]), falls))
-    return sorted(chosen, key=lambda match: -match.adds)
+    most = max((match.adds for match in chosen), default=0.0)
+    kept = [match for match in chosen if match.adds >= _LEAST_ADDED * most]
+    return sorted(kept, key=lambda match: -match.adds)

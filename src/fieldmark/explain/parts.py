@@ -21,10 +21,12 @@ _BATCH = 64
 def strongest(maps: Float[Tensor, "N g g"], count: int) -> Int[Tensor, "N P"]:
     """The parts of each photo that matter most, for or against, and keep apart from each other.
 
-    A part that is chosen is taken out of the map before the next is looked for.
+    A part's middle is where the map itself is highest, so that the close-up shows the mark in its
+    middle; what a part brings in all is much the same for squares that barely hold it. A part that
+    is chosen is taken out of the map before the next is looked for.
 
     Args:
-        maps: Signed.
+        maps: Signed and soft.
         count: Most parts; fewer where so many do not keep apart.
 
     Returns:
@@ -36,7 +38,7 @@ def strongest(maps: Float[Tensor, "N g g"], count: int) -> Int[Tensor, "N P"]:
     left, free = maps.clone(), torch.ones_like(maps, dtype=torch.bool)
     found: list[Tensor] = []
     while len(found) < count and bool(free.flatten(1).any(1).all()):
-        best = summed(left).abs().masked_fill(~free, -1.0).flatten(1).argmax(1)
+        best = left.abs().masked_fill(~free, -1.0).flatten(1).argmax(1)
         found.append(best)
         down = (line[None] - (best // side)[:, None]).abs()[:, :, None]
         across = (line[None] - (best % side)[:, None]).abs()[:, None, :]

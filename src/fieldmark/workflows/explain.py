@@ -19,7 +19,7 @@ from fieldmark.data.looktensor import stack
 from fieldmark.data.tables import SUFFIXES, read_table
 from fieldmark.encoder import Encoder
 from fieldmark.errors import CatalogError, InputError, LabelError, PhotoError
-from fieldmark.explain.classes import ClassPair, explain_classes
+from fieldmark.explain.classes import ClassPair, Mark, explain_classes
 from fieldmark.explain.drawing import cut, half_share, middle, number, seen, shade
 from fieldmark.explain.faithfulness import Faithfulness, measure_faithfulness
 from fieldmark.explain.maps import attention_map
@@ -31,7 +31,7 @@ from fieldmark.workflows.photos import ShowProgress, quiet
 
 _LARGE, _SMALL = 440, 260
 # Photos per class that maps are tested on: hiding and looking again is what takes time.
-_TESTED, _SHOWN, _MATCHES, _MARKS, _EXAMPLES = 6, 3, 4, 3, 2
+_TESTED, _SHOWN, _MATCHES, _MARKS, _EXAMPLES, _TOLD = 6, 3, 4, 2, 2, 3
 Tone = Literal["up", "flat", "down"]
 
 _DIMMED = (
@@ -141,6 +141,10 @@ def _images(encoder: Encoder, shots: Sequence[Shot]) -> Float[Tensor, "B 3 H W"]
     return stack([shot.image for shot in shots]).to(encoder.device)
 
 
+def _fine(encoder: Encoder, shots: Sequence[Shot]) -> Float[Tensor, "B 3 S S"]:
+    return stack([shot.picture for shot in shots]).to(encoder.device)
+
+
 def _array(cells: Tensor) -> Float[np.ndarray, "h w"]:
     return cells.detach().float().cpu().numpy()
 
@@ -215,7 +219,7 @@ def _of_photo(encoder: Encoder, shot: Shot, out: Path, seed: int) -> dict[str, A
 
 def _of_pair(encoder: Encoder, shots: list[Shot], out: Path, seed: int) -> dict[str, Any]:
     images = _images(encoder, shots)
-    pair = explain_pair(encoder.spec, images, count=_MATCHES)
+    pair = explain_pair(encoder.spec, images, fine=_fine(encoder, shots), count=_MATCHES)
     target = encoder.encode(images).clone().flip(0)
     told = measure_faithfulness(encoder.encode, images, target, pair.places, seed=seed)
     tone, belief = _belief(told, "the similarity", 2)
@@ -305,7 +309,8 @@ def _match_section(shots: list[Shot], pair: Pair) -> Section:
             tiles.append(Tile(picture, f"Part {index + 1} of {shot.name}", faint=shot.name))
         left = pair.similarity - match.adds
         text = (
-            f"Blur it in both, and the similarity falls from {pair.similarity:.2f} to {left:.2f}."
+            f"Blur it in one of the two, and the similarity falls from {pair.similarity:.2f} to "
+            f"{left:.2f}."
         )
         strips.append(Strip(tuple(tiles), text, "", index + 1))
     text = "Parts that both photos have, and that the similarity would miss most."
@@ -347,7 +352,7 @@ def _of_classes(
         progress("reading photos", len(shots), min(count, len(rows[classes[0]])) * 2)
     first = torch.tensor(sides)
     images = _images(encoder, shots)
-    found = explain_classes(encoder.spec, images, first, count=_MARKS)
+    found = explain_classes(encoder.spec, images, first, fine=_fine(encoder, shots), count=_MARKS)
     tested = torch.cat([torch.nonzero(first == side)[:, 0][:_TESTED] for side in (True, False)])
     told = measure_faithfulness(
         encoder.encode, images[tested], found.directions[tested], found.maps[tested],
@@ -373,8 +378,9 @@ def _of_classes(
         ),
         reading=(
             _SQUARE,
-            "A mark is a part that is looked for in every photo of both classes. Its square was "
-            "blurred in each, and the encoder looked again: what is said of the mark is what it did.",
+            "A numbered part was blurred in every photo, and the encoder looked again: what is said "
+            "of it is what that did. Number 1 is each photo's own most telling place; the others are "
+            "the same part in all photos.",
             "Each photo is judged by a line between the classes that was drawn without that photo.",
             _MADE_SHARP,
             "A mark says what the encoder goes by. That may be light, a perch or the season, when "
@@ -388,20 +394,22 @@ def _of_classes(
         "classes": list(classes),
         "photos": [int(first.sum()), int((~first).sum())],
         "right": right / len(first),
-        "marks": [
-            {
-                "strength": mark.strength,
-                "consistent": mark.consistent,
-                "places": {
-                    shot.name: _place((int(row), int(column)), (GRID, GRID))
-                    for shot, row, column in zip(shots, mark.rows, mark.columns)
-                },
-            }
-            for mark in found.marks
-        ],
+        "telling": _plain_mark(shots, found.telling),
+        "marks": [_plain_mark(shots, mark) for mark in found.marks],
         "faithfulness": _plain_faithfulness(told, tone),
         "skipped": skipped,
         "belief": belief,
+    }
+
+
+def _plain_mark(shots: list[Shot], mark: Mark) -> dict[str, Any]:
+    return {
+        "strength": mark.strength,
+        "consistent": mark.consistent,
+        "places": {
+            shot.name: _place((int(row), int(column)), (GRID, GRID))
+            for shot, row, column in zip(shots, mark.rows, mark.columns)
+        },
     }
 
 
@@ -427,51 +435,64 @@ def _coin(right: int, total: int) -> str:
 def _lede(found: ClassPair, right: int, total: int) -> str:
     if _weak(right, total):
         return f"The encoder hardly tells them apart: {_coin(right, total)}"
-    marks = len(found.marks)
-    tail = f" Look at {marks} part{'s' * (marks != 1)}." if marks else ""
     return (
         f"Shown photos that it was not fitted to, the encoder puts {right} of {total} on the right "
-        f"side.{tail}"
+        "side. These are the places that it goes by."
     )
 
 
+def _mark_strip(
+    shots: list[Shot], mark: Mark, names: tuple[str, str], title: str, label: int, count: int
+) -> Strip | None:
+    """Photo, close-up, close-up, photo: the close-ups meet in the middle, where they are compared."""
+    tiles = []
+    for rank, pair in enumerate(mark.examples[:count]):
+        halves = []
+        for photo, name in zip(pair, names):
+            shot = shots[photo]
+            place = middle((int(mark.rows[photo]), int(mark.columns[photo])), (GRID, GRID))
+            alt = f"Mark {label} in {shot.name} ({name})"
+            caption = name if rank == 0 else ""
+            # As small as it will be shown: a line drawn on a larger one would be too thin.
+            small = cut(shot.picture, 0.5, 0.5, 1.0, _SMALL)
+            whole = number(small, [place], share=PART, labels=[label])
+            halves.append(
+                [
+                    Tile(whole, f"{alt}: where it is", "", shot.name),
+                    Tile(cut(shot.picture, *place, PART, _SMALL), alt, caption),
+                ]
+            )
+        tiles += [*halves[0], *halves[1][::-1]]
+    return Strip(tuple(tiles), title, "", label) if tiles else None
+
+
 def _class_sections(shots: list[Shot], found: ClassPair, names: tuple[str, str]) -> list[Section]:
-    shape = (GRID, GRID)
+    best = found.telling
+    moved = int((best.adds > 0).sum())
+    title = (
+        f"Blur the place that speaks most for its class, and {moved} of {len(best.adds)} photos look "
+        f"more like the other, by {best.strength / 2:.0%} of the way on average"
+    )
+    sections = []
+    strip = _mark_strip(shots, best, names, title, 1, _TOLD)
+    if strip:
+        text = (
+            f"Left {names[0]}, right {names[1]}. The close-ups in the middle are the places that tell "
+            "most, laid beside what is most like them in the other."
+        )
+        sections.append(Section("telling", "Where to look", text, (strip,), "halves"))
     strips = []
     for index, mark in enumerate(found.marks):
-        tiles = []
-        for rank, pair in enumerate(mark.examples[:_EXAMPLES]):
-            halves = []
-            for photo, name in zip(pair, names):
-                shot = shots[photo]
-                place = middle((int(mark.rows[photo]), int(mark.columns[photo])), shape)
-                alt = f"Mark {index + 1} in {shot.name} ({name})"
-                caption = name if rank == 0 else ""
-                # As small as it will be shown: a line drawn on a larger one would be too thin.
-                small = cut(shot.picture, 0.5, 0.5, 1.0, _SMALL)
-                whole = number(small, [place], share=PART, labels=[index + 1])
-                halves.append(
-                    [
-                        Tile(whole, f"{alt}: where it is", "", shot.name),
-                        Tile(cut(shot.picture, *place, PART, _SMALL), alt, caption),
-                    ]
-                )
-            # The two crops meet in the middle, where they are compared.
-            tiles += [*halves[0], *halves[1][::-1]]
-        if not tiles:
-            continue
         moved = int((mark.adds > 0).sum())
         title = (
-            f"Blur this part, and {moved} of {len(mark.adds)} photos look more like the other, by "
+            f"Blur it, and {moved} of {len(mark.adds)} photos look more like the other, by "
             f"{mark.strength / 2:.0%} of the way on average"
         )
-        strips.append(Strip(tuple(tiles), title, "", index + 1))
-    sections = []
+        strip = _mark_strip(shots, mark, names, title, index + 2, _EXAMPLES)
+        strips += [strip] if strip else []
     if strips:
-        text = (
-            f"Left {names[0]}, right {names[1]}; the close-ups of the same part meet in the middle."
-        )
-        sections.append(Section("marks", "Where to look", text, tuple(strips), "halves"))
+        text = "The same part, looked for in every photo of both."
+        sections.append(Section("marks", "Part by part", text, tuple(strips), "halves"))
     typical = []
     side = torch.where(found.first, 1.0, -1.0) * found.held_out.cpu()
     for name, members in zip(
