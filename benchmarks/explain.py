@@ -8,8 +8,11 @@ cosine. *Faithfulness* is the area between the curves of a map and of random ord
 hidden and uncovered, in units of the cosine; *energy* the share of a map's positive part inside the
 bird's box, *lift* that share divided by the box's share of the photo (1: a map that knows nothing).
 The boxes are used for measuring only. On drawn birds the marks that differ between two species are
-known: *rate* says how often the strongest place of a map is one of them. Compared with: the length of each cell's feature, which knows
-nothing of the other photo, and the order of chance.
+known: *rate* says how often the strongest place of a map is one of them. *falls* is what blurring the
+map's strongest part (a quarter of the side) takes from the cosine; *patches* is faithfulness once
+more with the maps averaged over 8 × 8 patches, so that smooth maps gain nothing by being smooth.
+Compared with: the length of each cell's feature, which knows nothing of the other photo, and the
+order of chance.
 """
 
 import argparse
@@ -21,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from torch.nn import functional
 
 from _record import record
 from fieldmark.backbones.backbone import Backbone, BackboneConfig
@@ -33,11 +37,14 @@ from fieldmark.explain.cells import finer, read_cells
 from fieldmark.explain.drawn import find_drawn_marks
 from fieldmark.explain.faithfulness import draw_chance, measure_faithfulness
 from fieldmark.explain.maps import gradient_maps, photo_maps, toward
+from fieldmark.explain.parts import losses, strongest
+from fieldmark.explain.sharpening import BROAD, FINE, sharpening_maps
 from fieldmark.nn.spec import EncoderSpec, PostConfig, freeze
 from fieldmark.nn.whitening import fit_whitening
 
 WEIGHTS = "weights/mobilenetv2_100.imagenet.safetensors"
 PHOTOS = "cub50"
+PATCHES = 8
 
 
 def read_rows(root: Path, split: str) -> list[tuple[str, str]]:
@@ -116,12 +123,15 @@ def measure(
         "activation, finer": each(lambda x, d: photo_maps(spec, x, steps=steps).added),
         "own direction, finer": each(lambda x, d: photo_maps(spec, x, steps=steps).own),
         "gradient, finer": each(lambda x, d: gradient_maps(spec, x, d, steps=steps)),
+        "sharpening, broad": each(lambda x, d: sharpening_maps(spec, x, d, soft=BROAD).maps),
+        "sharpening, fine": each(lambda x, d: sharpening_maps(spec, x, d, soft=FINE).maps),
     }
     if photo_maps(spec, images[:1]).attention is not None:
         maps["attention"] = each(lambda x, d: photo_maps(spec, x).attention)
     luck = {}
     found: dict[str, dict[str, float]] = {}
     scores: dict[str, np.ndarray] = {}
+    patches: dict[str, np.ndarray] = {}
     for name, one in maps.items():
         started = time.perf_counter()
         grid = (one.shape[1], one.shape[2])
@@ -135,6 +145,7 @@ def measure(
         usable &= covers.mean((1, 2)) > 0
         place = measure_localisation(positive.numpy()[usable], covers[usable])
         error = told.per_photo.std(ddof=1) / len(told.per_photo) ** 0.5
+        falls = losses(spec, images, target, strongest(one.clamp_min(0), 1)[:, 0], grid[0])
         found[name] = {
             "grid": one.shape[1],
             "faithfulness": round(told.score, 4),
@@ -147,25 +158,39 @@ def measure(
             "lift": round(place.lift, 3),
             "pointing": round(place.pointing / 100, 3),
             "box": round(place.area / 100, 4),
+            "falls": round(float(falls.mean()), 4),
         }
+        if min(grid) > PATCHES:
+            pooled = functional.adaptive_avg_pool2d(one[:, None], PATCHES)[:, 0]
+            patch = (PATCHES, PATCHES)
+            if patch not in luck:
+                luck[patch] = draw_chance(encoder.encode, images, target, patch, draws=draws)
+            coarse = measure_faithfulness(
+                encoder.encode, images, target, pooled, chance=luck[patch]
+            )
+            patches[name] = coarse.per_photo
+            found[name]["patches"] = round(coarse.score, 4)
         print(f"{name:20}", found[name], f"{time.perf_counter() - started:.0f} s", flush=True)
-    for suffix in ("", ", finer"):
-        # Photos are the same, so the difference is surer than either.
-        gap = scores[f"similarity{suffix}"] - scores[f"activation{suffix}"]
-        found[f"similarity{suffix}"]["beyond_activation"] = round(float(gap.mean()), 4)
-        error = gap.std(ddof=1) / len(gap) ** 0.5
-        found[f"similarity{suffix}"]["beyond_activation_error"] = round(float(error), 4)
+    # Photos are the same, so the difference is surer than either.
+    for name, plain in (
+        ("similarity", "activation"),
+        ("similarity, finer", "activation, finer"),
+        ("sharpening, broad", "activation, finer"),
+        ("sharpening, fine", "activation, finer"),
+    ):
+        for key, measured in (("beyond_activation", scores), ("patches_beyond", patches)):
+            if name in measured:
+                gap = measured[name] - measured[plain]
+                found[name][key] = round(float(gap.mean()), 4)
+                error = gap.std(ddof=1) / len(gap) ** 0.5
+                found[name][f"{key}_error"] = round(float(error), 4)
     return found
 
 
 def measure_aviary(spec: EncoderSpec, couples: int = 6, photos: int = 20) -> dict[str, float]:
     """Drawn birds: how often the strongest place of a two-species map is a mark that differs."""
     aviary = draw(AviaryConfig(species=2 * couples, per_species=photos, size=spec.size))
-    shape = toward(spec, torch.rand(1, 3, spec.size, spec.size), torch.ones(1, spec.dim)).maps.shape
-    steps = finer((shape[1], shape[2]))
-    found = [
-        find_drawn_marks(spec, aviary, (2 * i, 2 * i + 1), steps=steps) for i in range(couples)
-    ]
+    found = [find_drawn_marks(spec, aviary, (2 * i, 2 * i + 1)) for i in range(couples)]
     mean = {
         key: round(float(np.mean([getattr(one, key) for one in found])), 4)
         for key in ("rate", "chance", "on_bird", "right")

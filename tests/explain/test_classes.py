@@ -15,6 +15,7 @@ from fieldmark.errors import InputError
 from fieldmark.explain import drawn
 from fieldmark.explain.classes import explain_classes, fit_decision
 from fieldmark.explain.drawn import find_drawn_marks
+from fieldmark.explain.parts import without
 
 FIRST = torch.arange(24) < 12
 
@@ -56,17 +57,34 @@ def test_the_line_is_the_regularised_discriminant(spec, corner):
 def test_the_corner_where_two_classes_differ_is_their_mark(spec, corner):
     found = explain_classes(spec, corner, FIRST)
     assert found.right == 1
-    assert found.exact
-    assert (found.maps.flatten(1).argmax(1) == 0).all()
+    rows, columns = found.maps.flatten(1).argmax(1) // 16, found.maps.flatten(1).argmax(1) % 16
+    # The mirrored looks see another patch, so a photo or two may point elsewhere.
+    assert ((rows < 16 / GRID) & (columns < 16 / GRID)).double().mean() > 0.9
     best = found.marks[0]
-    assert (best.rows == 0).all()
-    assert (best.columns == 0).all()
-    assert best.consistent == 1
+    assert ((best.rows <= 16 / GRID) & (best.columns <= 16 / GRID)).double().mean() > 0.9
+    assert best.consistent > 0.9
     assert best.strength > 0.5
-    totals = found.maps.sum((1, 2))
-    torch.testing.assert_close(
-        totals, (spec(corner) * found.directions).sum(1), atol=1e-4, rtol=1e-4
-    )
+
+
+def test_a_mark_is_what_blurring_it_did_and_its_examples_show_it_in_both(spec, corner):
+    found = explain_classes(spec, corner, FIRST)
+    for mark in found.marks:
+        cells = mark.rows * 16 + mark.columns
+        change = spec(corner) - spec(without(corner, cells, 16))
+        torch.testing.assert_close(
+            mark.adds, (change * found.directions).sum(1), atol=1e-4, rtol=1e-3
+        )
+        sides = [mark.adds[FIRST], mark.adds[~FIRST]]
+        assert mark.strength == pytest.approx(float(sum(s.mean() for s in sides)) / 2, abs=1e-5)
+        assert mark.consistent == pytest.approx(
+            float(sum((s > 0).double().mean() for s in sides)) / 2
+        )
+        first, second = zip(*mark.examples)
+        assert all(FIRST[list(first)])
+        assert not any(FIRST[list(second)])
+        assert len(set(first)) == len(first)
+        assert len(set(second)) == len(second)
+        assert (mark.adds[list(first + second)] > 0).all()
 
 
 def test_classes_that_do_not_differ_are_not_told_apart(spec):

@@ -9,10 +9,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 from planted import CELL, GRID, noise, patches, put, stamp
 
 from fieldmark.errors import InputError
-from fieldmark.explain.cells import directions_of, read_cells
 from fieldmark.explain.faithfulness import draw_chance, measure_faithfulness
 from fieldmark.explain.maps import toward
-from fieldmark.explain.pair import apart, explain_pair, far
+from fieldmark.explain.pair import explain_pair
+from fieldmark.explain.parts import PART, apart, describe, without
 
 
 @pytest.fixture(scope="module")
@@ -31,37 +31,70 @@ def pair():
     return images
 
 
-def test_a_patch_that_was_moved_is_found_and_is_what_makes_the_photos_alike(spec, pair):
+def touches(place, spot):
+    """Whether the part around a place of the maps' grid holds some of a planted cell."""
+    reach = (PART + 1 / GRID) / 2
+    # Parts stay inside the photo.
+    middles = [min(max((at + 0.5) / 16, PART / 2), 1 - PART / 2) for at in place]
+    return all(abs(at - (cell + 0.5) / GRID) < reach for at, cell in zip(middles, spot))
+
+
+def test_a_patch_that_was_moved_is_found_and_is_what_makes_the_photos_alike(spec):
+    # Moved by as much as the encoder's patches and the maps' cells have in common.
+    images = noise(2)
+    spots = (((1, 1), (4, 4)), ((4, 1), (1, 4)))
+    for number, (here, there) in enumerate(spots):
+        put(images[0], stamp(11 + number), *here)
+        put(images[1], stamp(11 + number), *there)
+    found = explain_pair(spec, images)
+    for photo, map_ in enumerate(found.places):
+        place = divmod(int(map_.argmax()), 16)
+        assert any(touches(place, spot[photo]) for spot in spots)
+    best = found.matches[0]
+    assert any(touches(best.first, here) and touches(best.second, there) for here, there in spots)
+    assert best.adds > 0.1
+    for photo, cells in enumerate((found.first, found.second)):
+        top = cells.flatten().topk(2).indices.tolist()
+        assert {divmod(index, GRID) for index in top} == {spot[photo] for spot in spots}
+
+
+def test_what_is_said_of_a_match_is_what_blurring_it_does(spec, pair):
     found = explain_pair(spec, pair)
-    places = {(match.first, match.second) for match in found.matches[:2]}
-    assert places == {((1, 1), (4, 3)), ((4, 4), (1, 2))}
-    assert all(match.alike > 0.99 for match in found.matches[:2])
-    assert all(match.adds > 0.1 for match in found.matches[:2])
-    top = found.first.flatten().topk(2).indices.tolist()
-    assert {divmod(index, GRID) for index in top} == {(1, 1), (4, 4)}
-    top = found.second.flatten().topk(2).indices.tolist()
-    assert {divmod(index, GRID) for index in top} == {(4, 3), (1, 2)}
+    falls = [match.adds for match in found.matches]
+    assert falls == sorted(falls, reverse=True)
+    for match in found.matches:
+        cells = torch.tensor([row * 16 + column for row, column in (match.first, match.second)])
+        plain, soft = spec(pair), spec(without(pair, cells, 16))
+        left = (float(soft[0] @ plain[1]) + float(plain[0] @ soft[1])) / 2
+        assert match.adds == pytest.approx(found.similarity - left, abs=1e-5)
 
 
 def test_matches_are_each_others_nearest_and_do_not_overlap(spec):
     images = noise(2, seed=4)
     for index in range(GRID):
         put(images, stamp(index), index, 0)
-        put(images, stamp(index + 20), index, 1)
-    side = 2 * GRID
-    found = explain_pair(spec, images, steps=2, count=20).matches
+        put(images, stamp(index + 20), index, 3)
+    found = explain_pair(spec, images, count=20).matches
     assert len(found) > 2
-    directions = directions_of(spec, read_cells(spec, images, steps=2).tokens)
-    alike = directions[0] @ directions[1].T
-    for match in found:
-        first, second = (row * side + column for row, column in (match.first, match.second))
-        assert int(alike[first].argmax()) == second
-        assert int(alike[:, second].argmax()) == first
-    assert apart((side, side)) == 2
+    looks = describe(
+        spec,
+        images,
+        torch.tensor(
+            [
+                [row * 16 + column for row, column in (getattr(match, side) for match in found)]
+                for side in ("first", "second")
+            ]
+        ),
+        16,
+    )
+    alike = looks[0] @ looks[1].T
+    assert (alike.argmax(1) == torch.arange(len(found))).all()
+    assert (alike.argmax(0) == torch.arange(len(found))).all()
     for index, one in enumerate(found):
         for other in found[:index]:
-            assert far(one.first, other.first) >= 2
-            assert far(one.second, other.second) >= 2
+            for side in ("first", "second"):
+                a, b = getattr(one, side), getattr(other, side)
+                assert max(abs(a[0] - b[0]), abs(a[1] - b[1])) >= apart(16)
 
 
 def test_photos_without_a_common_part_have_no_match(spec):

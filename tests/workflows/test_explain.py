@@ -70,7 +70,7 @@ def test_a_pair_becomes_a_page(encoder, folder, tmp_path):
     assert f"Similarity {result['similarity']:.2f}" in text
     assert result["exact"]
     assert result["not_placed"] == pytest.approx([0, 0], abs=1e-5)
-    assert np.asarray(result["maps"]["first"]).shape == (8, 8)
+    assert np.asarray(result["maps"]["first"]).shape == (16, 16)
     assert result["faithfulness"]["shown"] in {"better than chance", "not shown", "worse"}
     json.dumps(result, allow_nan=False)
     again = tmp_path / "again.html"
@@ -95,9 +95,9 @@ def test_one_photo_becomes_a_picture_through_the_command(encoder, folder, tmp_pa
     assert code == 0
     result = json.loads(stdout.splitlines()[-1])
     assert result["kind"] == "photo"
-    assert result["exact"]
+    assert all(part["falls"] > 0 for part in result["parts"])
     with Image.open(out) as sheet:
-        assert sheet.width > 3 * 330
+        assert sheet.width > 2 * 330
 
 
 def test_two_classes_become_a_page_by_folder_and_by_table(encoder, folder, tmp_path, run):

@@ -1,6 +1,5 @@
 """What separates two classes: a direction, the places that speak for it, the marks seen in both."""
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -9,16 +8,17 @@ from sklearn.covariance import ledoit_wolf_shrinkage
 from torch import Tensor
 
 from fieldmark.errors import InputError
-from fieldmark.explain.cells import directions_of, read_cells
-from fieldmark.explain.maps import toward_of
-from fieldmark.explain.pair import apart, near
+from fieldmark.explain.parts import describe, losses, strongest, summed
+from fieldmark.explain.sharpening import GRID, sharpening_maps
 from fieldmark.nn.losses import normalize
 from fieldmark.nn.spec import EncoderSpec
 
-_BATCH = 16
-_CANDIDATES = 3
+_BATCH = 64
+_CANDIDATES = 6
+_EXAMPLES = 3
 # Of the strongest mark: weaker ones are what is left over, not marks.
 _LEAST_STRENGTH = 0.3
+_LEAST_CONSISTENT = 2 / 3
 
 
 class Decision(NamedTuple):
@@ -34,18 +34,22 @@ class Mark(NamedTuple):
     """One part of the animal that looks different in the two classes."""
 
     strength: float
-    """Mean over both classes of what the part adds for its own class; the classes' means lie 2
-    apart, and one part is about a tenth of the photo's width across."""
+    """Mean over both classes of what blurring the part takes from its own class; the classes' means
+    lie 2 apart, so 1 brings a typical photo to the line between them."""
     consistent: float
-    """Share of photos where the part speaks for the right class, 0 to 1."""
+    """Share of photos that blurring the part moves towards the other class, 0 to 1; one half is
+    what chance gives."""
     rows: Int[Tensor, " N"]
-    """Row of the part in each photo."""
+    """Row of the part in each photo, on the grid of the maps."""
     columns: Int[Tensor, " N"]
     alike: Float[Tensor, " N"]
-    """How surely it is the same part: cosine of the cell's feature with the mark's, with what
+    """How surely it is the same part: cosine of the part's embedding with the mark's, with what
     separates the classes taken out."""
     adds: Float[Tensor, " N"]
-    """What it adds for the photo's own class."""
+    """What blurring it takes from the photo's own class."""
+    examples: tuple[tuple[int, int], ...]
+    """Photos of the first and of the second class, whose parts are best laid side by side: alike but
+    for what separates the classes, and telling in both. Best first, no photo twice."""
 
 
 class ClassPair(NamedTuple):
@@ -59,17 +63,32 @@ class ClassPair(NamedTuple):
     """Decision on each photo by a direction fitted without it; positive: the first class."""
     directions: Float[Tensor, "N E"]
     """Those directions, signed so that positive speaks for the photo's own class."""
-    maps: Float[Tensor, "N h w"]
-    """What each cell adds for the photo's own class, by the direction fitted without the photo."""
+    maps: Float[Tensor, "N g g"]
+    """What each place brings for the photo's own class, by the direction fitted without the photo
+    (:func:`sharpening_maps`)."""
+    gained: Float[Tensor, " N"]
+    """What the maps sum to, about: the decision on each photo less that on its blurred forms."""
+    telling: Mark
+    """The place of each photo that speaks most for its class: not always the same part."""
     marks: tuple[Mark, ...]
-    """Strongest first."""
-    exact: bool
-    shape: tuple[int, int]
+    """The same part in all photos; strongest first. Those that speak for the right class in fewer than
+    two thirds of the photos are left out."""
 
     @property
     def right(self) -> float:
         """Share of photos on the right side of a line fitted without them."""
         return float(((self.held_out > 0) == self.first).double().mean())
+
+
+class Part(NamedTuple):
+    """The same part of all photos."""
+
+    cells: Int[Tensor, " N"]
+    """Number of its cell in each photo."""
+    alike: Float[Tensor, " N"]
+    """How alike it is to the part that was looked for."""
+    looks: Float[Tensor, "N E"]
+    """Its embedding in each photo, less what separates the classes; of length 1."""
 
 
 def fit_decision(embeddings: Float[Tensor, "N E"], first: Bool[Tensor, " N"]) -> Decision:
@@ -124,7 +143,7 @@ def explain_classes(
     images: Float[Tensor, "N 3 H W"],
     first: Bool[Tensor, " N"],
     *,
-    steps: int = 1,
+    fine: Float[Tensor, "N 3 S S"] | None = None,
     folds: int = 5,
     count: int = 4,
 ) -> ClassPair:
@@ -134,7 +153,7 @@ def explain_classes(
         spec: An encoder.
         images: Photos of both classes, in [0, 1], of its size.
         first: Which are of the first class.
-        steps: How many times as fine as the network's own grid.
+        fine: The same, larger where they are: parts are compared by their close-ups.
         folds: Every photo's own map comes from a direction that was fitted without its fold.
         count: Most marks.
 
@@ -148,21 +167,61 @@ def explain_classes(
             "the class's own and what is the photo's cannot be told apart. Add photos; 10 of each "
             "are a good start."
         )
-    batches = [slice(start, start + _BATCH) for start in range(0, len(images), _BATCH)]
-    embedding = torch.cat([read_cells(spec, images[part]).embedding for part in batches])
+    with torch.no_grad():
+        embedding = torch.cat([spec(part) for part in images.split(_BATCH)])
     sign = torch.where(first, 1.0, -1.0).to(embedding)
     directions, held_out = _held_out(embedding, first, min(folds, *sizes))
     directions = directions * sign[:, None]
-    tokens, maps, shape, exact = [], [], (1, 1), True
-    for part in batches:
-        cells = read_cells(spec, images[part], steps=steps)
-        shape, exact = cells.shape, cells.exact
-        tokens.append(cells.tokens)
-        maps.append(toward_of(spec, images[part], cells, directions[part], steps=steps).maps)
-    own = torch.cat(maps)
-    marks = find_marks(directions_of(spec, torch.cat(tokens)), own, first, shape, count=count)
+    maps, gained = sharpening_maps(spec, images, directions)
+    cells = strongest(maps, _CANDIDATES)
+    close = images if fine is None else fine
+    looks = describe(spec, close, cells, GRID)
+    best = strongest(maps.clamp_min(0), 1)
+    alone = describe(spec, close, best, GRID)[:, 0]
+    part = Part(best[:, 0], torch.ones_like(gained), alone)
+    telling = _measured(spec, images, directions, first, part)
+    marks = []
+    for part in find_marks(looks, cells, maps, first, count=count):
+        mark = _measured(spec, images, directions, first, part)
+        if mark.strength > 0 and mark.consistent >= _LEAST_CONSISTENT:
+            marks.append(mark)
+    marks.sort(key=lambda mark: -mark.strength * (2 * mark.consistent - 1))
     decision = fit_decision(embedding, first)
-    return ClassPair(first, decision, held_out, directions, own, marks, exact, shape)
+    return ClassPair(first, decision, held_out, directions, maps, gained, telling, tuple(marks))
+
+
+def _measured(
+    spec: EncoderSpec,
+    images: Float[Tensor, "N 3 H W"],
+    directions: Float[Tensor, "N E"],
+    first: Bool[Tensor, " N"],
+    part: Part,
+) -> Mark:
+    """A mark by what happens when it is blurred, photo by photo."""
+    adds = losses(spec, images, directions, part.cells, GRID)
+    sides = (first, ~first)
+    strength = sum(float(adds[side].mean()) for side in sides) / 2
+    consistent = sum(float((adds[side] > 0).double().mean()) for side in sides) / 2
+    examples = _side_by_side(part.looks, adds, first)
+    rows, columns = part.cells // GRID, part.cells % GRID
+    return Mark(strength, consistent, rows, columns, part.alike, adds, examples)
+
+
+def _side_by_side(
+    looks: Float[Tensor, "N E"], adds: Float[Tensor, " N"], first: Bool[Tensor, " N"]
+) -> tuple[tuple[int, int], ...]:
+    rows = [torch.nonzero(side)[:, 0] for side in (first, ~first)]
+    alike = (looks[rows[0]] @ looks[rows[1]].T).clamp_min(0)
+    # A pair tells no more than the weaker of the two does.
+    score = alike.sqrt() * torch.minimum(adds[rows[0]][:, None], adds[rows[1]][None])
+    found: list[tuple[int, int]] = []
+    for _ in range(min(_EXAMPLES, *score.shape)):
+        one, other = divmod(int(score.argmax()), score.shape[1])
+        if score[one, other] <= 0:
+            break
+        found.append((int(rows[0][one]), int(rows[1][other])))
+        score[one] = score[:, other] = -1
+    return tuple(found)
 
 
 def _held_out(
@@ -184,93 +243,62 @@ def _held_out(
 
 
 def find_marks(
-    looks: Float[Tensor, "N T D"],
-    maps: Float[Tensor, "N h w"],
+    looks: Float[Tensor, "N P E"],
+    cells: Int[Tensor, "N P"],
+    maps: Float[Tensor, "N g g"],
     first: Bool[Tensor, " N"],
-    shape: tuple[int, int],
     *,
     count: int = 4,
-) -> tuple[Mark, ...]:
+) -> list[Part]:
     """Parts that look different in two classes, each found in every photo.
 
-    The strongest cells of each photo are candidates. A candidate is looked for in all photos by its
-    feature, less the direction in which the classes' strongest cells differ, so that the same part
-    of the other class is found although it looks different. A mark counts by what its part adds
-    where it is found, averaged over each class and then over both, times the share of photos in
-    which it speaks for the right class beyond one half; the next mark must lie elsewhere in most
-    photos.
+    The strongest places of each photo, for its class or against it, are candidates. A candidate is
+    looked for among the places of all photos by its embedding, less the direction in which the
+    classes' strongest places differ, so that the same part of the other class is found although it
+    looks different. It counts by what its part brings where it is found, averaged over each class
+    and then over both, times the share of photos in which it speaks for the right class beyond one
+    half; the next must be another place in most photos.
 
     Args:
-        looks: Unit vectors of the cells.
-        maps: What each cell adds for the photo's own class.
+        looks: Embeddings of the places.
+        cells: Where they are: numbers of the maps' cells.
+        maps: What each cell brings for the photo's own class.
         first: Which photos are of the first class.
-        shape: Rows and columns of the cells.
         count: Most marks.
+
+    Returns:
+        Best first.
     """
-    radius = apart(shape)
-    smooth = _summed(maps, max(0, (radius - 1) // 2))
-    flat = smooth.flatten(1)
-    plain = normalize(_without_difference(looks, flat, first).flatten(0, 1)).view_as(looks)
-    places = _strongest(flat, shape, radius)
-    photos = torch.arange(len(looks)).repeat_interleave(places.shape[1])
-    queries = plain[photos, places.flatten()]
-    alike, at = torch.einsum("qd,ntd->qnt", queries, plain).max(2)
-    adds = flat.gather(1, at.T).T
-    sides = [adds[:, side].mean(1) for side in (first, ~first)]
-    strength = (sides[0] + sides[1]) / 2
-    consistent = (
-        (adds[:, first] > 0).double().mean(1) + (adds[:, ~first] > 0).double().mean(1)
-    ) / 2
-    ranking = strength * (2 * consistent.to(strength) - 1).clamp_min(0)
-    rows, columns = at // shape[1], at % shape[1]
+    brings = summed(maps).flatten(1).gather(1, cells)
+    plain = _without_difference(looks, brings, first)
+    plain = normalize(plain.flatten(0, 1)).view_as(looks)
+    alike, which = torch.einsum("qd,npd->qnp", plain.flatten(0, 1), plain).max(2)
+    adds = brings.gather(1, which.T).T
+    sides = (first, ~first)
+    strength = torch.stack([adds[:, side].mean(1) for side in sides]).mean(0)
+    consistent = torch.stack([(adds[:, side] > 0).to(adds).mean(1) for side in sides]).mean(0)
+    ranking = strength * (2 * consistent - 1).clamp_min(0)
     chosen: list[int] = []
     for index in ranking.argsort(descending=True, stable=True).tolist():
         if len(chosen) == count or ranking[index] <= 0:
             break
         if chosen and strength[index] < _LEAST_STRENGTH * strength[chosen[0]]:
             continue
-        far = [
-            torch.maximum(
-                (rows[index] - rows[other]).abs(), (columns[index] - columns[other]).abs()
-            )
-            >= 2 * radius
-            for other in chosen
-        ]
-        if all(bool(one.double().mean() >= 0.5) for one in far):
+        shared = [float((which[index] == which[one]).double().mean()) for one in chosen]
+        if all(share < 0.5 for share in shared):
             chosen.append(index)
-    return tuple(
-        Mark(float(strength[i]), float(consistent[i]), rows[i], columns[i], alike[i], adds[i])
-        for i in chosen
-    )
-
-
-def _summed(maps: Float[Tensor, "N h w"], radius: int) -> Float[Tensor, "N h w"]:
-    """Each cell with those around it, added up."""
-    side = 2 * radius + 1
-    return torch.nn.functional.avg_pool2d(maps[:, None], side, 1, radius)[:, 0] * side**2
+    photos = torch.arange(len(cells), device=cells.device)
+    return [
+        Part(cells[photos, which[one]], alike[one], plain[photos, which[one]]) for one in chosen
+    ]
 
 
 def _without_difference(
-    looks: Float[Tensor, "N T D"], flat: Float[Tensor, "N T"], first: Bool[Tensor, " N"]
-) -> Float[Tensor, "N T D"]:
-    """Features less the direction in which what speaks for the one class differs from the other."""
-    weights = flat.clamp_min(0)
+    looks: Float[Tensor, "N P E"], brings: Float[Tensor, "N P"], first: Bool[Tensor, " N"]
+) -> Float[Tensor, "N P E"]:
+    """Embeddings less the direction in which what speaks for the one class differs from the other."""
+    weights = brings.clamp_min(0)
     weights = weights / weights.sum(1, keepdim=True).clamp_min(1e-12)
-    means = torch.einsum("nt,ntd->nd", weights, looks)
+    means = torch.einsum("np,npd->nd", weights, looks)
     away = normalize((means[first].mean(0) - means[~first].mean(0))[None])[0]
     return looks - (looks @ away)[..., None] * away
-
-
-def _strongest(
-    flat: Float[Tensor, "N T"], shape: tuple[int, int], radius: int
-) -> Int[Tensor, "N K"]:
-    """The few highest cells of each photo that keep apart."""
-    left = flat.clone()
-    found = []
-    for _ in range(min(_CANDIDATES, max(1, math.prod(shape) // (2 * radius) ** 2))):
-        best = left.argmax(1)
-        found.append(best)
-        for photo, place in enumerate(best.tolist()):
-            around = near(divmod(place, shape[1]), shape, radius)
-            left[photo, around] = -torch.inf
-    return torch.stack(found, 1)

@@ -31,7 +31,6 @@ def find_drawn_marks(
     aviary: Aviary,
     species: tuple[int, int],
     *,
-    steps: int = 1,
     slack: float = 0.05,
 ) -> DrawnMarks:
     """Explain two species of an aviary and look whether the maps' maxima lie in a mark's box.
@@ -40,9 +39,8 @@ def find_drawn_marks(
         spec: An encoder whose input is as large as the aviary's photos.
         aviary: Drawn birds.
         species: Labels of the two.
-        steps: How many times as fine as the network's own grid.
-        slack: By how much of the side boxes grow on each side: marks are small, and a network's
-            cell is not. Chance knows of it.
+        slack: By how much of the side boxes grow on each side: marks are small, and a
+            map's cells are not. Chance knows of it.
 
     Raises:
         InputError: If the photos are not of the encoder's size.
@@ -55,7 +53,7 @@ def find_drawn_marks(
     rows = np.flatnonzero(np.isin(aviary.labels, species))
     images = torch.from_numpy(aviary.images[rows]).permute(0, 3, 1, 2).float() / 255
     first = torch.from_numpy(aviary.labels[rows] == species[0])
-    found = explain_classes(spec, images.to(spec.backbone.mean.device), first, steps=steps)
+    found = explain_classes(spec, images.to(spec.backbone.mean.device), first)
     shape = (found.maps.shape[1], found.maps.shape[2])
     inside = _near_marks(aviary, rows, species, shape, slack)
     best = found.maps.flatten(1).argmax(1).cpu().numpy()

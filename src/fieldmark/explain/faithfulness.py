@@ -46,7 +46,12 @@ def hidden(images: Float[Tensor, "B 3 H W"], fill: Fill) -> Float[Tensor, "B 3 H
     """
     if fill == "mean":
         return images.mean((2, 3), keepdim=True).expand_as(images)
-    coarse = functional.adaptive_avg_pool2d(images, 4)
+    return blurred(images, 4)
+
+
+def blurred(images: Float[Tensor, "B 3 H W"], squares: int) -> Float[Tensor, "B 3 H W"]:
+    """Photos of which only the mean colours on so many by so many squares are left, joined softly."""
+    coarse = functional.adaptive_avg_pool2d(images, squares)
     side = images.shape[2:]
     return functional.interpolate(coarse, side, mode="bilinear", align_corners=False)
 

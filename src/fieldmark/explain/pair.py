@@ -1,4 +1,4 @@
-"""Why two photos are alike: their cosine taken apart over cells, and parts found in both."""
+"""Why two photos are alike: their cosine over places and over cells, and parts found in both."""
 
 from typing import NamedTuple
 
@@ -6,25 +6,30 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fieldmark.explain.cells import Cells, directions_of, read_cells
+from fieldmark.explain.cells import read_cells
 from fieldmark.explain.maps import toward_of
+from fieldmark.explain.parts import describe, strongest, summed, without
+from fieldmark.explain.sharpening import BROAD, sharpening_maps
 from fieldmark.nn.spec import EncoderSpec
 
 LEAST_ALIKE = 0.35
-"""Cells less alike than this are no match: pairs drawn by chance get there."""
+"""Parts less alike than this are no match."""
+_CANDIDATES = 10
+# Of what the most telling one does: less is what any twig does.
+_LEAST_ADDED = 0.15
 
 
 class Match(NamedTuple):
     """One part seen in both photos."""
 
     first: tuple[int, int]
-    """Row and column of the cell in the first photo."""
+    """Row and column of the part's middle in the first photo, on the grid of ``Pair.places``."""
     second: tuple[int, int]
     alike: float
-    """Cosine of the two cells' features, -1 to 1."""
+    """Cosine of the embeddings of the two parts alone, -1 to 1."""
     adds: float
-    """What the surroundings of the two cells, taken together, add to the photos' cosine; 0 where
-    that cannot be told."""
+    """By how much the photos' cosine falls when the part is blurred in one of them; the mean of the
+    one and the other."""
 
 
 class Pair(NamedTuple):
@@ -32,8 +37,12 @@ class Pair(NamedTuple):
 
     similarity: float
     """Cosine of the two embeddings."""
+    places: Float[Tensor, "2 g g"]
+    """What each place of the first photo, and of the second, brings to it, followed back to the
+    pixels (:func:`sharpening_maps`): signed."""
     first: Float[Tensor, "h w"]
-    """What each cell of the first photo adds to it: signed."""
+    """What each cell of the network's last map adds to it, of the first photo: signed. Cells see
+    far beyond their own square: for places see ``places``."""
     second: Float[Tensor, "h w"]
     between: Float[Tensor, "T T"] | None
     """What each cell of the first adds together with each of the second; None where the pooling
@@ -51,6 +60,7 @@ def explain_pair(
     spec: EncoderSpec,
     images: Float[Tensor, "2 3 H W"],
     *,
+    fine: Float[Tensor, "2 3 S S"] | None = None,
     steps: int = 1,
     count: int = 5,
 ) -> Pair:
@@ -63,6 +73,7 @@ def explain_pair(
     Args:
         spec: An encoder.
         images: The two photos, in [0, 1], of its size.
+        fine: The same, larger where they are: parts are compared by their close-ups.
         steps: How many times as fine as the network's own grid.
         count: Most matches.
     """
@@ -70,78 +81,68 @@ def explain_pair(
     other = cells.embedding.flip(0)
     found = toward_of(spec, images, cells, other, steps=steps)
     between = cells.parts[0] @ cells.parts[1].T if found.exact else None
+    places = sharpening_maps(spec, images, other, soft=BROAD).maps
     return Pair(
         float(found.total[0]),
+        places,
         found.maps[0],
         found.maps[1],
         between,
         (float(found.rest[0]), float(found.rest[1])),
         found.exact,
         cells.pooling,
-        tuple(find_matches(spec, cells, found.maps, count=count)),
+        tuple(find_matches(spec, images, places, fine=fine, count=count)),
     )
 
 
+@torch.no_grad()
 def find_matches(
     spec: EncoderSpec,
-    cells: Cells,
-    maps: Float[Tensor, "2 h w"],
+    images: Float[Tensor, "2 3 H W"],
+    places: Float[Tensor, "2 g g"],
     *,
+    fine: Float[Tensor, "2 3 S S"] | None = None,
     count: int = 5,
 ) -> list[Match]:
-    """Cells of two photos that are each other's nearest, the most telling first.
+    """Parts of two photos that are each other's nearest, those that the similarity would miss most first.
 
-    They are ranked by how alike they are, times how much both are part of what makes the photos
-    alike (the square root of the product of what they add, negative counting as nothing), and
-    chosen so that none overlaps another. Where nothing adds, being alike decides. Cells less alike
-    than ``LEAST_ALIKE`` are left out.
+    Candidates are the strongest places of both photos that speak for the similarity. They are
+    ranked by how alike they are, times the square root of what both bring; parts less alike than
+    ``LEAST_ALIKE`` are left out. What each does to the similarity is measured by blurring it in one
+    photo and then in the other, and parts that do next to nothing beside the first are left
+    out too.
 
     Args:
         spec: An encoder.
-        cells: Of the two photos.
-        maps: What each cell adds to the similarity.
+        images: The two photos.
+        places: What each of their places brings to the similarity.
+        fine: The photos, larger.
         count: Most matches.
     """
-    directions = directions_of(spec, cells.tokens)
-    alike = directions[0] @ directions[1].T
+    grid = places.shape[1]
+    cells = strongest(places.clamp_min(0), _CANDIDATES)
+    brings = summed(places).flatten(1).gather(1, cells).clamp_min(0)
+    looks = describe(spec, images if fine is None else fine, cells, grid)
+    alike = looks[0] @ looks[1].T
     to, back = alike.argmax(1), alike.argmax(0)
     first = torch.nonzero(back[to] == torch.arange(len(to), device=to.device))[:, 0]
     second = to[first]
     score = alike[first, second]
-    weights = maps.flatten(1).clamp_min(0)
-    weight = (weights[0, first] * weights[1, second]).sqrt()
-    ranking = score.clamp_min(0) * weight if bool((weight > 0).any()) else score
-    joint = cells.parts[0] @ cells.parts[1].T
-    radius = apart(cells.shape)
+    ranking = score * (brings[0, first] * brings[1, second]).sqrt()
+    embeddings = spec(images)
+    whole = float(embeddings[0] @ embeddings[1])
     chosen: list[Match] = []
     for index in ranking.argsort(descending=True, stable=True).tolist():
-        if len(chosen) == count:
+        if len(chosen) == count or ranking[index] <= 0:
             break
         if score[index] < LEAST_ALIKE:
             continue
-        i, j = (divmod(int(x[index]), cells.shape[1]) for x in (first, second))
-        free = all(far(i, one.first) >= radius and far(j, one.second) >= radius for one in chosen)
-        if free:
-            around = [
-                near(place, cells.shape, (radius - 1) // 2 + (radius > 1)) for place in (i, j)
-            ]
-            adds = joint[around[0]][:, around[1]].sum() if cells.exact else joint.new_zeros(())
-            chosen.append(Match(i, j, float(score[index]), float(adds)))
-    return chosen
-
-
-def apart(shape: tuple[int, int]) -> int:
-    """Cells that chosen places keep from each other: about a fifth of the photo."""
-    return max(1, round(min(shape) / 5))
-
-
-def far(a: tuple[int, int], b: tuple[int, int]) -> int:
-    """Rows or columns between two cells, whichever are more."""
-    return max(abs(a[0] - b[0]), abs(a[1] - b[1]))
-
-
-def near(place: tuple[int, int], shape: tuple[int, int], radius: int) -> list[int]:
-    """Numbers of the cells at most ``radius`` rows and columns away."""
-    rows = range(max(0, place[0] - radius), min(shape[0], place[0] + radius + 1))
-    columns = range(max(0, place[1] - radius), min(shape[1], place[1] + radius + 1))
-    return [row * shape[1] + column for row in rows for column in columns]
+        at = torch.stack([cells[0, first[index]], cells[1, second[index]]])
+        found = spec(without(images, at, grid))
+        falls = whole - float((found * embeddings.flip(0)).sum()) / 2
+        if falls > 0:
+            i, j = (divmod(int(cell), grid) for cell in at)
+            chosen.append(Match(i, j, float(score[index]), falls))
+    most = max((match.adds for match in chosen), default=0.0)
+    kept = [match for match in chosen if match.adds >= _LEAST_ADDED * most]
+    return sorted(kept, key=lambda match: -match.adds)

@@ -61,7 +61,8 @@ class Section(NamedTuple):
     text: str
     strips: tuple[Strip, ...]
     size: Literal["photos", "crops", "halves"] = "photos"
-    """photos: large. crops: small. halves: crops of two things face to face, the first half left."""
+    """photos: large. crops: small. halves: two things face to face, two tiles or four in a row, the
+    first half of a row left."""
 
 
 class Curves(NamedTuple):
@@ -219,13 +220,14 @@ def _charts(curves: Curves) -> tuple[_Chart, ...]:
 
 def picture_of(sheet: Sheet) -> UInt8[np.ndarray, "H W 3"]:
     """A sheet as one picture."""
-    sizes = {"photos": 330, "crops": 150, "halves": 150}
+    sizes = {"photos": 330, "crops": 190, "halves": 190}
     widest = max(
         (
-            len(strip.tiles) * (sizes[section.size] + _GAP)
+            len(_rows(section, strip)[0]) * (sizes[section.size] + _GAP)
             + (_GAP if section.size == "halves" else 0)
             for section in sheet.sections
             for strip in section.strips
+            if strip.tiles
         ),
         default=0,
     )
@@ -244,12 +246,19 @@ def picture_of(sheet: Sheet) -> UInt8[np.ndarray, "H W 3"]:
                 title = strip.title if strip.number is None else f"{strip.number}  {strip.title}"
                 page.write(title, 16, _colour(strip.number), after=0)
                 page.write(strip.text, 14, _FAINT, after=4)
-            page.tiles(strip.tiles, sizes[section.size], halves=section.size == "halves")
+            for row in _rows(section, strip):
+                page.tiles(row, sizes[section.size], halves=section.size == "halves")
     page.rule()
     for line in sheet.reading:
         page.write(line, 14, _FAINT, after=2)
     page.write("   ".join(f"{name}: {value}" for name, value in sheet.facts), 13, _FAINT)
     return page.pixels()
+
+
+def _rows(section: Section, strip: Strip) -> list[tuple[Tile, ...]]:
+    """Tiles of a strip that stand side by side."""
+    most = 4 if section.size == "halves" else max(len(strip.tiles), 1)
+    return [strip.tiles[start : start + most] for start in range(0, len(strip.tiles), most)]
 
 
 def _colour(label: int | None) -> str:

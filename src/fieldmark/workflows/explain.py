@@ -1,5 +1,6 @@
 """Sheets that say why: of one photo, of a pair that match, of two classes that look alike."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -18,23 +19,29 @@ from fieldmark.data.looktensor import stack
 from fieldmark.data.tables import SUFFIXES, read_table
 from fieldmark.encoder import Encoder
 from fieldmark.errors import CatalogError, InputError, LabelError, PhotoError
-from fieldmark.explain.cells import finer, read_cells
-from fieldmark.explain.classes import ClassPair, explain_classes
+from fieldmark.explain.classes import ClassPair, Mark, explain_classes
 from fieldmark.explain.drawing import cut, half_share, middle, number, seen, shade
 from fieldmark.explain.faithfulness import Faithfulness, measure_faithfulness
-from fieldmark.explain.maps import photo_maps
+from fieldmark.explain.maps import attention_map
 from fieldmark.explain.pair import LEAST_ALIKE, Pair, explain_pair
+from fieldmark.explain.parts import PART, losses, strongest
+from fieldmark.explain.sharpening import BROAD, GRID, sharpening_maps
 from fieldmark.explain.sheet import Curves, Section, Sheet, Strip, Tile, check_out, write_sheet
 from fieldmark.workflows.photos import ShowProgress, quiet
 
-_LARGE, _SMALL = 440, 190
+_LARGE, _SMALL = 440, 260
 # Photos per class that maps are tested on: hiding and looking again is what takes time.
-_TESTED, _SHOWN, _CROPS = 6, 3, 3
+_TESTED, _SHOWN, _MATCHES, _MARKS, _EXAMPLES, _TOLD = 6, 3, 4, 2, 2, 3
 Tone = Literal["up", "flat", "down"]
 
 _DIMMED = (
     "Colour and light are kept where the map is high, the rest is dimmed; the line is where it has "
     "half of its largest value."
+)
+_MADE_SHARP = (
+    "The maps follow the photo from a blurred form to itself: a place is bright when making it sharp "
+    "brings what is explained. What is said of a numbered part was measured: its square was blurred "
+    "and the encoder looked again."
 )
 _SQUARE = (
     "Photos are shown as the encoder sees them, cut to the middle square; you see them sharper than "
@@ -134,8 +141,8 @@ def _images(encoder: Encoder, shots: Sequence[Shot]) -> Float[Tensor, "B 3 H W"]
     return stack([shot.image for shot in shots]).to(encoder.device)
 
 
-def _steps(encoder: Encoder, images: Float[Tensor, "B 3 H W"]) -> int:
-    return finer(read_cells(encoder.spec, images[:1]).shape)
+def _fine(encoder: Encoder, shots: Sequence[Shot]) -> Float[Tensor, "B 3 S S"]:
+    return stack([shot.picture for shot in shots]).to(encoder.device)
 
 
 def _array(cells: Tensor) -> Float[np.ndarray, "h w"]:
@@ -144,80 +151,83 @@ def _array(cells: Tensor) -> Float[np.ndarray, "h w"]:
 
 def _of_photo(encoder: Encoder, shot: Shot, out: Path, seed: int) -> dict[str, Any]:
     images = _images(encoder, [shot])
-    steps = _steps(encoder, images)
-    maps = photo_maps(encoder.spec, images, steps=steps)
     direction = encoder.encode(images).clone()
-    told = measure_faithfulness(encoder.encode, images, direction, maps.own, seed=seed)
-    tone, belief = _belief(told, "the embedding's likeness to the whole photo's", 1)
-    own, added = _array(maps.own[0]), _array(maps.added[0])
+    maps = sharpening_maps(encoder.spec, images, direction, soft=BROAD).maps
+    told = measure_faithfulness(encoder.encode, images, direction, maps, seed=seed)
+    tone, belief = _belief(told, "what the encoder knows the photo by", 1)
+    own = _array(maps[0])
+    cells = strongest(maps.clamp_min(0), _SHOWN)[0]
+    repeated = images.expand(len(cells), -1, -1, -1)
+    falls = losses(encoder.spec, repeated, direction.expand(len(cells), -1), cells, GRID).tolist()
+    places = [middle(divmod(int(cell), GRID), own.shape) for cell in cells]
+    order = [index for index in np.argsort(falls)[::-1].tolist() if falls[index] > 0]
+    places, falls = [places[index] for index in order], [falls[index] for index in order]
+    alt = f"{shot.name} as the encoder sees it, with {len(places)} numbered parts"
     tiles = [
-        Tile(
-            shot.picture, f"{shot.name} as the encoder sees it", shot.name, "as the encoder sees it"
-        ),
+        Tile(number(shot.picture, places, share=PART), alt, shot.name, "as the encoder sees it"),
         Tile(
             shade(shot.picture, own),
-            f"{shot.name}, dimmed where little of its embedding comes from",
-            "What the embedding is made of",
+            f"{shot.name}, dimmed where the encoder hardly looks",
+            "What it is known by",
             f"half of it comes from {half_share(own):.0%} of the photo",
         ),
-        Tile(
-            shade(shot.picture, added),
-            f"{shot.name}, dimmed where its features are short",
-            "Where the network reacts",
-            "length of each place's feature, whatever it says",
-        ),
     ]
-    if maps.attention is not None:
-        attention = _array(maps.attention[0])
+    attention = attention_map(encoder.spec, images)
+    if attention is not None:
         caption = "Where its attention lies"
-        tiles.append(Tile(shade(shot.picture, attention), f"{shot.name}, {caption}", caption))
+        tiles.append(
+            Tile(shade(shot.picture, _array(attention[0])), f"{shot.name}, {caption}", caption)
+        )
+    parts = tuple(
+        Strip(
+            (Tile(cut(shot.picture, *place, PART, _SMALL), f"Part {index + 1} of {shot.name}"),),
+            f"Blur this part, and the encoder finds the photo only {1 - fall:.0%} like itself.",
+            "",
+            index + 1,
+        )
+        for index, (place, fall) in enumerate(zip(places, falls))
+    )
+    sections = [Section("maps", "What the encoder knows it by", _DIMMED, (Strip(tuple(tiles)),))]
+    if parts:
+        text = "The places that it would miss most."
+        sections.append(Section("parts", "Part by part", text, parts, "crops"))
     sheet = Sheet(
         kind="One photo",
         title=shot.name,
-        lede=(
-            f"Half of what the encoder says about this photo comes from {half_share(own):.0%} of it."
-        ),
+        lede=f"Half of what the encoder knows this photo by comes from {half_share(own):.0%} of it.",
         belief=belief,
         tone=tone,
-        sections=(
-            Section("maps", "What the encoder makes of it", _DIMMED, (Strip(tuple(tiles)),)),
-        ),
+        sections=tuple(sections),
         curves=Curves("likeness", told.curves),
-        facts=_facts(encoder, maps.exact, own.shape, steps),
-        reading=(
-            _SQUARE,
-            "What the embedding is made of: how much each place adds to the direction that the "
-            "photo is searched and compared by.",
-            "Where the network reacts knows nothing of that direction: it may react to a twig, and "
-            "average it away.",
-        ),
+        facts=_facts(encoder),
+        reading=(_SQUARE, _MADE_SHARP),
     )
     write_sheet(sheet, out)
     return {
         "sheet": str(out),
         "kind": "photo",
         "photo": shot.name,
-        "exact": maps.exact,
+        "parts": [
+            {"x": round(place[1], 4), "y": round(place[0], 4), "falls": fall}
+            for place, fall in zip(places, falls)
+        ],
         "faithfulness": _plain_faithfulness(told, tone),
-        "maps": {"own": _rounded(own), "added": _rounded(added)},
+        "maps": {"own": _rounded(own)},
         "belief": belief,
     }
 
 
 def _of_pair(encoder: Encoder, shots: list[Shot], out: Path, seed: int) -> dict[str, Any]:
     images = _images(encoder, shots)
-    steps = _steps(encoder, images)
-    exact = explain_pair(encoder.spec, images)
-    pair = explain_pair(encoder.spec, images, steps=steps)
-    maps = torch.stack([pair.first, pair.second])
+    pair = explain_pair(encoder.spec, images, fine=_fine(encoder, shots), count=_MATCHES)
     target = encoder.encode(images).clone().flip(0)
-    told = measure_faithfulness(encoder.encode, images, target, maps, seed=seed)
+    told = measure_faithfulness(encoder.encode, images, target, pair.places, seed=seed)
     tone, belief = _belief(told, "the similarity", 2)
-    arrays = [_array(pair.first), _array(pair.second)]
+    arrays = [_array(places) for places in pair.places]
     shares = [half_share(cells) for cells in arrays]
     sections = (
-        _photos_with_matches(shots, pair, arrays, shares),
         _match_section(shots, pair),
+        _photos_with_matches(shots, pair, arrays, shares),
     )
     names = f"{shots[0].name} and {shots[1].name}"
     lede = (
@@ -233,21 +243,12 @@ def _of_pair(encoder: Encoder, shots: list[Shot], out: Path, seed: int) -> dict[
         tone=tone,
         sections=sections,
         curves=Curves("similarity", told.curves),
-        facts=(
-            ("Similarity", f"{pair.similarity:.4f}"),
-            ("Not placed", f"{exact.rest[0]:+.4f} and {exact.rest[1]:+.4f}"),
-            *_facts(encoder, pair.exact, arrays[0].shape, steps),
-        ),
+        facts=(("Similarity", f"{pair.similarity:.4f}"), *_facts(encoder)),
         reading=(
             _SQUARE,
-            "The maps share the similarity out over places: what all places add, taken with their "
-            "signs, is the similarity itself."
-            if pair.exact
-            else "This network's feature is no sum over places, so the maps are of first order: "
-            "what a small change of a place would do.",
-            "A numbered part is a place that looks most like its partner both ways. Alike compares the "
-            "two places alone, 1 at most; its surroundings add the share of the similarity that is "
-            "given with it.",
+            _MADE_SHARP,
+            "A numbered part is found in both photos: of the places that speak for the similarity, "
+            "each is the other's nearest when only the two squares are compared.",
             "Background counts where it is alike in both photos: then the match says less about "
             "the animals.",
         ),
@@ -259,7 +260,7 @@ def _of_pair(encoder: Encoder, shots: list[Shot], out: Path, seed: int) -> dict[
         "photos": [shot.name for shot in shots],
         "similarity": pair.similarity,
         "exact": pair.exact,
-        "not_placed": list(exact.rest),
+        "not_placed": list(pair.rest),
         "pooling": pair.pooling,
         "matches": [
             {
@@ -289,7 +290,7 @@ def _photos_with_matches(
         places = [middle(getattr(match, side), shape) for match in pair.matches]
         parts = f" with {len(places)} numbered parts" if places else ""
         alt = f"{side.capitalize()} photo, {shot.name}{parts}"
-        marked = number(shot.picture, places, share=_crop_share(shape))
+        marked = number(shot.picture, places, share=PART)
         numbered.append(Tile(marked, alt, shot.name, f"the {side} photo"))
         alt = f"{side.capitalize()} photo dimmed where little of the similarity comes from"
         faint = f"half of it comes from {shares[index]:.0%} of this photo"
@@ -299,24 +300,26 @@ def _photos_with_matches(
 
 
 def _match_section(shots: list[Shot], pair: Pair) -> Section:
-    shape = (pair.first.shape[0], pair.first.shape[1])
-    share = _crop_share(shape)
+    shape = (pair.places.shape[1], pair.places.shape[2])
     strips = []
     for index, match in enumerate(pair.matches):
         tiles = []
         for shot, place in zip(shots, (match.first, match.second)):
-            row, column = middle(place, shape)
-            picture = cut(shot.picture, row, column, share, _SMALL)
+            picture = cut(shot.picture, *middle(place, shape), PART, _SMALL)
             tiles.append(Tile(picture, f"Part {index + 1} of {shot.name}", faint=shot.name))
-        adds = f" · adds {match.adds:+.3f} to the similarity" if pair.exact else ""
-        strips.append(Strip(tuple(tiles), f"alike {match.alike:.2f}{adds}", "", index + 1))
-    text = "Each place looks more like its partner than like any other place of the other photo."
+        left = pair.similarity - match.adds
+        text = (
+            f"Blur it in one of the two, and the similarity falls from {pair.similarity:.2f} to "
+            f"{left:.2f}."
+        )
+        strips.append(Strip(tuple(tiles), text, "", index + 1))
+    text = "Parts that both photos have, and that the similarity would miss most."
     if not strips:
         text = (
-            f"No place of one photo is clearly found in the other: none is alike by {LEAST_ALIKE} or "
-            "more both ways."
+            f"No part that speaks for the similarity is clearly found in both photos: none is alike "
+            f"by {LEAST_ALIKE} or more both ways."
         )
-    return Section("parts", "Part by part", text, tuple(strips), "halves")
+    return Section("parts", "What they share", text, tuple(strips), "halves")
 
 
 def _of_classes(
@@ -349,8 +352,7 @@ def _of_classes(
         progress("reading photos", len(shots), min(count, len(rows[classes[0]])) * 2)
     first = torch.tensor(sides)
     images = _images(encoder, shots)
-    steps = _steps(encoder, images)
-    found = explain_classes(encoder.spec, images, first, steps=steps)
+    found = explain_classes(encoder.spec, images, first, fine=_fine(encoder, shots), count=_MARKS)
     tested = torch.cat([torch.nonzero(first == side)[:, 0][:_TESTED] for side in (True, False)])
     told = measure_faithfulness(
         encoder.encode, images[tested], found.directions[tested], found.maps[tested],
@@ -358,25 +360,29 @@ def _of_classes(
     )  # fmt: skip
     tone, belief = _belief(told, "the decision", len(tested))
     right = round(found.right * len(first))
+    if _weak(right, len(first)):
+        tone, belief = "flat", f"There is little to believe in: {_coin(right, len(first))}"
+    names = _readable(classes)
     sheet = Sheet(
         kind="What separates two classes",
-        title=f"{classes[0]} or {classes[1]}?",
-        lede=_lede(found, right, len(first), classes),
+        title=f"{names[0]} or {names[1]}?",
+        lede=_lede(found, right, len(first)),
         belief=belief,
         tone=tone,
-        sections=tuple(_class_sections(shots, found, classes)),
+        sections=tuple(_class_sections(shots, found, names)),
         curves=Curves("the decision", told.curves),
         facts=(
             ("Photos", f"{int(first.sum())} and {int((~first).sum())}"),
             ("Right when left out", f"{right} of {len(first)}"),
-            *_facts(encoder, found.exact, found.shape, steps),
+            *_facts(encoder),
         ),
         reading=(
             _SQUARE,
-            "A mark is a part that is looked for in every photo of both classes and speaks for the "
-            "right class wherever it is found. Crops with the same number show the same part.",
-            "Each photo's map comes from a line between the classes that was drawn without that "
-            "photo.",
+            "A numbered part was blurred in every photo, and the encoder looked again: what is said "
+            "of it is what that did. Number 1 is each photo's own most telling place; the others are "
+            "the same part in all photos.",
+            "Each photo is judged by a line between the classes that was drawn without that photo.",
+            _MADE_SHARP,
             "A mark says what the encoder goes by. That may be light, a perch or the season, when "
             "these differ between the two classes' photos: look at the crops.",
         ),
@@ -388,76 +394,119 @@ def _of_classes(
         "classes": list(classes),
         "photos": [int(first.sum()), int((~first).sum())],
         "right": right / len(first),
-        "exact": found.exact,
-        "marks": [
-            {
-                "strength": mark.strength,
-                "consistent": mark.consistent,
-                "places": {
-                    shot.name: _place((int(row), int(column)), found.shape)
-                    for shot, row, column in zip(shots, mark.rows, mark.columns)
-                },
-            }
-            for mark in found.marks
-        ],
+        "telling": _plain_mark(shots, found.telling),
+        "marks": [_plain_mark(shots, mark) for mark in found.marks],
         "faithfulness": _plain_faithfulness(told, tone),
         "skipped": skipped,
         "belief": belief,
     }
 
 
-def _lede(found: ClassPair, right: int, total: int, classes: tuple[str, str]) -> str:
-    if right < 0.6 * total + 0.5 * total**0.5:
-        return (
-            f"The encoder hardly tells them apart: a line drawn without a photo puts {right} of {total} "
-            "on the right side, and half of them is what a coin does. What follows is weak."
+def _plain_mark(shots: list[Shot], mark: Mark) -> dict[str, Any]:
+    return {
+        "strength": mark.strength,
+        "consistent": mark.consistent,
+        "places": {
+            shot.name: _place((int(row), int(column)), (GRID, GRID))
+            for shot, row, column in zip(shots, mark.rows, mark.columns)
+        },
+    }
+
+
+def _readable(classes: tuple[str, str]) -> tuple[str, str]:
+    """Names as a person writes them: ``017.Cardinal`` is Cardinal, and lines below are spaces."""
+    first, second = (
+        re.sub(r"^\d+[._ -]+(?=\D)", "", name).replace("_", " ").strip() or name for name in classes
+    )
+    return (first, second) if first != second else classes
+
+
+def _weak(right: int, total: int) -> bool:
+    return right < 0.6 * total + 0.5 * total**0.5
+
+
+def _coin(right: int, total: int) -> str:
+    return (
+        f"shown photos that it was not fitted to, the encoder puts {right} of {total} on the right "
+        "side, and a coin half of them. Do not learn marks from this sheet."
+    )
+
+
+def _lede(found: ClassPair, right: int, total: int) -> str:
+    if _weak(right, total):
+        return f"The encoder hardly tells them apart: {_coin(right, total)}"
+    return (
+        f"Shown photos that it was not fitted to, the encoder puts {right} of {total} on the right "
+        "side. These are the places that it goes by."
+    )
+
+
+def _mark_strip(
+    shots: list[Shot], mark: Mark, names: tuple[str, str], title: str, label: int, count: int
+) -> Strip | None:
+    """Photo, close-up, close-up, photo: the close-ups meet in the middle, where they are compared."""
+    tiles = []
+    for rank, pair in enumerate(mark.examples[:count]):
+        halves = []
+        for photo, name in zip(pair, names):
+            shot = shots[photo]
+            place = middle((int(mark.rows[photo]), int(mark.columns[photo])), (GRID, GRID))
+            alt = f"Mark {label} in {shot.name} ({name})"
+            caption = name if rank == 0 else ""
+            # As small as it will be shown: a line drawn on a larger one would be too thin.
+            small = cut(shot.picture, 0.5, 0.5, 1.0, _SMALL)
+            whole = number(small, [place], share=PART, labels=[label])
+            halves.append(
+                [
+                    Tile(whole, f"{alt}: where it is", "", shot.name),
+                    Tile(cut(shot.picture, *place, PART, _SMALL), alt, caption),
+                ]
+            )
+        tiles += [*halves[0], *halves[1][::-1]]
+    return Strip(tuple(tiles), title, "", label) if tiles else None
+
+
+def _class_sections(shots: list[Shot], found: ClassPair, names: tuple[str, str]) -> list[Section]:
+    best = found.telling
+    moved = int((best.adds > 0).sum())
+    title = (
+        f"Blur the place that speaks most for its class, and {moved} of {len(best.adds)} photos look "
+        f"more like the other, by {best.strength / 2:.0%} of the way on average"
+    )
+    sections = []
+    strip = _mark_strip(shots, best, names, title, 1, _TOLD)
+    if strip:
+        text = (
+            f"Left {names[0]}, right {names[1]}. The close-ups in the middle are the places that tell "
+            "most, laid beside what is most like them in the other."
         )
-    marks = len(found.marks)
-    tail = f" It goes by {marks} part{'s' * (marks != 1)} above all." if marks else ""
-    return f"A line drawn without a photo puts {right} of {total} on the right side.{tail}"
-
-
-def _class_sections(shots: list[Shot], found: ClassPair, classes: tuple[str, str]) -> list[Section]:
-    share = _crop_share(found.shape)
-    rows = [torch.nonzero(found.first == side)[:, 0] for side in (True, False)]
+        sections.append(Section("telling", "Where to look", text, (strip,), "halves"))
     strips = []
     for index, mark in enumerate(found.marks):
-        tiles = []
-        for name, members in zip(classes, rows):
-            value = mark.alike[members] * mark.adds[members].clamp_min(0)
-            best = members[value.argsort(descending=True, stable=True)[:_CROPS]]
-            for rank, photo in enumerate(best.tolist()):
-                place = int(mark.rows[photo]), int(mark.columns[photo])
-                picture = cut(shots[photo].picture, *middle(place, found.shape), share, _SMALL)
-                alt = f"Mark {index + 1} in {shots[photo].name} ({name})"
-                tiles.append(Tile(picture, alt, name if rank == 0 else "", shots[photo].name))
-        text = (
-            f"Speaks for the right class in {mark.consistent:.0%} of the photos, and carries "
-            f"{mark.strength:.0%} of the way from the line between the classes to a typical photo."
+        moved = int((mark.adds > 0).sum())
+        title = (
+            f"Blur it, and {moved} of {len(mark.adds)} photos look more like the other, by "
+            f"{mark.strength / 2:.0%} of the way on average"
         )
-        strips.append(Strip(tuple(tiles), f"Mark {index + 1}", text, index + 1))
-    sections = []
+        strip = _mark_strip(shots, mark, names, title, index + 2, _EXAMPLES)
+        strips += [strip] if strip else []
     if strips:
-        text = f"Left {classes[0]}, right {classes[1]}: the same part, where they differ."
-        sections.append(Section("marks", "Field marks", text, tuple(strips), "halves"))
+        text = "The same part, looked for in every photo of both."
+        sections.append(Section("marks", "Part by part", text, tuple(strips), "halves"))
     typical = []
     side = torch.where(found.first, 1.0, -1.0) * found.held_out.cpu()
-    for name, members in zip(classes, rows):
+    for name, members in zip(
+        names, (torch.nonzero(found.first == one)[:, 0] for one in (True, False))
+    ):
         middle_value = side[members].median()
         order = (side[members] - middle_value).abs().argsort(stable=True)[:_SHOWN]
-        plain, shaded = [], []
+        shaded = []
         for photo in members[order].tolist():
-            places = [
-                middle((int(mark.rows[photo]), int(mark.columns[photo])), found.shape)
-                for mark in found.marks
-            ]
             shot = shots[photo]
-            alt = f"{shot.name} ({name}) with the numbered marks"
-            plain.append(Tile(number(shot.picture, places, share=share), alt, shot.name))
             alt = f"{shot.name} dimmed where little speaks for {name}"
-            shaded.append(Tile(shade(shot.picture, _array(found.maps[photo])), alt))
-        typical.append(Strip(tuple(plain), name))
-        typical.append(Strip(tuple(shaded), "", f"What speaks for {name} in these photos"))
+            picture = shade(shot.picture, _array(found.maps[photo]))
+            shaded.append(Tile(picture, alt, "", shot.name))
+        typical.append(Strip(tuple(shaded), f"What speaks for {name}"))
     text = f"From the middle of each class, neither the easiest nor the hardest. {_DIMMED}"
     sections.append(Section("typical", "Typical photos", text, tuple(typical)))
     wrong = side.argsort()[: _SHOWN * 2]
@@ -468,7 +517,7 @@ def _class_sections(shots: list[Shot], found: ClassPair, classes: tuple[str, str
                 shots[photo].picture,
                 f"{shots[photo].name}, taken for the other class",
                 shots[photo].name,
-                f"is {classes[0] if found.first[photo] else classes[1]}",
+                f"is {names[0] if found.first[photo] else names[1]}",
             )
             for photo in wrong.tolist()
         ]
@@ -555,11 +604,6 @@ def _read_some(
     return shots, skipped
 
 
-def _crop_share(shape: tuple[int, ...]) -> float:
-    """Side of a crop around a cell as a share of the photo's."""
-    return min(0.6, max(0.28, 1.2 / min(shape)))
-
-
 def _belief(told: Faithfulness, what: str, photos: int) -> tuple[Tone, str]:
     """Whether a map is shown to be better than chance, in a sentence."""
     luck = 2 * told.chance / photos**0.5
@@ -580,17 +624,11 @@ def _belief(told: Faithfulness, what: str, photos: int) -> tuple[Tone, str]:
     )
 
 
-def _facts(
-    encoder: Encoder, exact: bool, shape: tuple[int, ...], steps: int
-) -> tuple[tuple[str, str], ...]:
-    grid = f"{shape[0]} × {shape[1]} places"
-    if steps > 1:
-        grid += f", from {steps * steps} slightly shifted looks"
+def _facts(encoder: Encoder) -> tuple[tuple[str, str], ...]:
     return (
         ("Network", str(encoder.spec.backbone.config.name)),
         ("The encoder sees", f"{encoder.size} × {encoder.size} pixels"),
-        ("Map", grid),
-        ("Taken apart", "as an exact sum" if exact else "to first order"),
+        ("Map", f"{GRID} × {GRID} places, summed over pixels"),
         ("Whitening", "yes" if encoder.spec.whitening is not None else "no"),
         ("Encoder", encoder.identity[:16]),
     )
