@@ -83,13 +83,17 @@ def next_command(
     from fieldmark.workflows.label import next_photos
 
     told = next_photos(index, count=count, where=where, out=out)
-    lines = [
-        f"{told['labelled']:,} photos have one of {told['labels']} labels and stand for "
-        f"{told['covered']:.0%} of all. Next:"
-    ]
+    lines = ["No photo has a label yet. Next:"]
+    if told["labelled"]:
+        lines = [
+            f"{told['labelled']:,} photos have one of {told['labels']} labels and stand for "
+            f"{told['covered']:.0%} of all. Next:"
+        ]
     for row in told["photos"]:
         guess = "" if row["guess"] is None else f"  {row['guess']}? ({row['probability']:.2f})"
         lines.append(f"  {row['path']}{guess}")
+    if out is not None:
+        lines.append(f"{out} written: fill in its column label, then fieldmark label set.")
     emit(json, told, "\n".join(lines))
 
 

@@ -279,7 +279,7 @@ def _darwin(named: Sequence[Named], tree: Taxonomy | None, space: Space) -> list
             "scientificName": one.name.name,
             # What labels are is not known unless their column says so.
             "taxonRank": None if one.name.level in _NO_RANK else one.name.level,
-            "verbatimIdentification": one.label,
+            "verbatimIdentification": None if one.unknown else one.label,
             "identificationVerificationStatus": "unverified",
             "identifiedBy": f"fieldmark {fieldmark.__version__}, encoder {space.identity[:12]}",
             "dateIdentified": today,
