@@ -446,6 +446,14 @@ class SqliteIndex(Index):
         """See :meth:`Index.pending`."""
         with self._read() as db:
             space, _ = self._space(identity)
+            # Counted along an index: looking for each vector reads the pages that vectors lie in.
+            (lacking,) = db.execute(
+                "SELECT (SELECT count(*) FROM items) - (SELECT count(*) FROM vectors "
+                "INDEXED BY vectors_change WHERE space = ?)",
+                (space,),
+            ).fetchone()
+            if not lacking:
+                return []
             rows = db.execute(
                 "SELECT key FROM items WHERE NOT EXISTS (SELECT 1 FROM vectors WHERE "
                 "vectors.item = items.id AND vectors.space = ?) ORDER BY key",
