@@ -235,7 +235,7 @@ def test_an_index_of_a_newer_fieldmark_is_refused(place):
 
 
 def test_who_waits_too_long_for_another_writer_is_told(place, monkeypatch):
-    monkeypatch.setattr(module, "_WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(module, "WAIT_SECONDS", 0.05)
     blocker = sqlite3.connect(place / "index.sqlite", isolation_level=None)
     blocker.execute("BEGIN IMMEDIATE")
     with SqliteIndex(place) as index:
