@@ -10,6 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from fieldmark.errors import InputError
 from fieldmark.evaluation import linear
 from fieldmark.evaluation.linear import (
+    Probe,
     _Logistic,
     _Objective,
     label_subset,
@@ -172,3 +173,15 @@ def test_values_are_checked():
     x[3] = np.nan
     with pytest.raises(InputError, match="row 3"):
         logistic_probe(x, labels, classes=6)
+
+
+def test_no_step_from_a_probe_is_that_probe():
+    x, labels = clusters()
+    classes = int(labels.max()) + 1
+    probe = logistic_probe(x + 1.0, labels, classes=classes)
+    same = logistic_probe(x + 1.0, labels, classes=classes, start=probe, max_steps=0)
+    np.testing.assert_allclose(same.weight, probe.weight, atol=1e-6)
+    np.testing.assert_allclose(same.bias, probe.bias, atol=1e-4)
+    other = np.zeros((classes + 1, x.shape[1]), np.float32)
+    with pytest.raises(InputError, match="the probe to begin at has weights of shape"):
+        logistic_probe(x, labels, classes=classes, start=Probe(other, other[:, 0]))

@@ -9,7 +9,14 @@ import pytest
 
 from fieldmark.backbones.backbone import Backbone, BackboneConfig
 from fieldmark.encoder import Encoder
-from fieldmark.errors import ArtifactError, CatalogError, InputError, LabelError, OutputError
+from fieldmark.errors import (
+    ArtifactError,
+    CatalogError,
+    ConflictError,
+    InputError,
+    LabelError,
+    OutputError,
+)
 from fieldmark.index.index import Stamp
 from fieldmark.index.sqlite import SqliteIndex
 from fieldmark.label.classifier import FieldClassifier
@@ -19,7 +26,7 @@ from fieldmark.workflows.index import index_photos
 from fieldmark.workflows.label import export_labels, next_photos, set_labels, suspect_labels
 
 KINDS = ["wren", "robin", "blue tit", "coal tit"]
-TREE = "family,genus,species\nTroglodytidae,Troglodytes,wren\nMuscicapidae,Erithacus,robin\nParidae,Tits,blue tit\nParidae,Tits,coal tit\n"
+TREE = "family,genus,species\nTroglodytidae,Troglodytes,wren\nMuscicapidae,Erithacus,robin\nParidae,Cyanistes,blue tit\nParidae,Periparus,coal tit\n"
 
 
 def birds(count=160, seed=0):
@@ -122,6 +129,31 @@ def test_what_to_label_next_reaches_every_kind_and_comes_back_as_labels(index, t
         next_photos(index, where="year = 1900")
 
 
+def test_photos_that_are_gone_are_not_asked_for(index):
+    with SqliteIndex(index) as opened:
+        opened.update([f"a/{row:03}.jpg" for row in range(0, 160, 2)], missing=True)
+    rows = next_photos(index, count=40)["photos"]
+    assert all(int(row["path"][2:5]) % 2 for row in rows)
+
+
+def test_labels_that_someone_else_changes_meanwhile_stay(index, tmp_path, monkeypatch):
+    table = write(tmp_path / "l.csv", ["a/000.jpg,wren", "a/001.jpg,robin"])
+    setting = SqliteIndex.set_labels
+
+    def late(self, labels, **more):
+        monkeypatch.setattr(SqliteIndex, "set_labels", setting)
+        with SqliteIndex(index) as other:
+            other.set_labels({"a/001.jpg": "dunnock"}, by="someone else")
+        return setting(self, labels, **more)
+
+    monkeypatch.setattr(SqliteIndex, "set_labels", late)
+    with pytest.raises(ConflictError, match=r"a/001.jpg changed since you looked"):
+        set_labels(index, table)
+    with SqliteIndex(index) as opened:
+        found = [item.label for item in opened.get(["a/000.jpg", "a/001.jpg"])]
+    assert found == [None, "dunnock"]
+
+
 def test_wrong_labels_are_suspected_first(index, tmp_path):
     label(index, range(100), tmp_path)
     set_labels(
@@ -155,10 +187,10 @@ def test_the_rest_is_named_with_sets_and_taxa(index, tmp_path):
     assert right > 0.85
     assert covered > 0.8
     assert told["accuracy"] == pytest.approx(right, abs=0.12)
-    genus = [name for row, name in zip(rows, truth) if row["name"] == "Tits"]
-    assert genus, "tits that are not told apart are still tits"
-    assert {"blue tit", "coal tit"} >= set(genus)
-    assert told["levels"]["genus"] == len(genus)
+    family = [name for row, name in zip(rows, truth) if row["name"] == "Paridae"]
+    assert family, "tits that are not told apart are still tits"
+    assert {"blue tit", "coal tit"} >= set(family)
+    assert told["levels"]["family"] == len(family)
     assert sum(told["levels"].values()) + told["unknown"] == 60
     with pytest.raises(OutputError, match="add --overwrite"):
         classify(index, None, out)
@@ -186,11 +218,10 @@ def test_darwin_core_and_parquet(index, tmp_path):
         "Troglodytes",
         "Troglodytidae",
     )
-    for row in rows:
-        if row["taxonRank"] == "family":
-            assert row["genus"] is None
-        if row["taxonRank"] == "genus":
-            assert (row["scientificName"], row["family"]) == ("Tits", "Paridae")
+    tits = [row for row in rows if row["taxonRank"] == "family"]
+    assert tits
+    for row in tits:
+        assert (row["scientificName"], row["family"], row["genus"]) == ("Paridae", "Paridae", None)
 
 
 def test_taxonomies_that_are_none_are_refused(tmp_path):
