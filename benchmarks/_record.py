@@ -55,6 +55,31 @@ def commit() -> str:
     return (git("rev-parse", "--short", "HEAD") or "unknown") + changed
 
 
+def measured() -> dict[str, Any]:
+    """When, at which commit and under what load a part of a result was measured."""
+    return {
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "commit": commit(),
+        "load": machine().get("load"),
+    }
+
+
+def encoder_facts(encoder: Any) -> dict[str, Any]:
+    """Which encoder a figure is of: network, input, start, and the run that it came from."""
+    run = encoder.card.get("settings", {})
+    train = run.get("train", {})
+    return {
+        "identity": encoder.identity[:12],
+        "network": encoder.spec.backbone.config.name,
+        "size": encoder.size,
+        "dim": encoder.dim,
+        "role": encoder.card.get("role"),
+        "start": encoder.provenance.sentence(),
+        **({"recipe": run.get("name")} if run else {}),
+        **{key: train[key] for key in ("epochs", "seed") if key in train},
+    }
+
+
 def record(name: str, result: dict[str, Any]) -> Path:
     """Write ``results/<name>.json``, replacing an older one.
 

@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from _record import RESULTS, machine, record
+from _record import RESULTS, machine, measured, record
 from fieldmark.backbones.backbone import Backbone, BackboneConfig
 from fieldmark.data.catalog import Catalog
 from fieldmark.encoder import Encoder
@@ -309,7 +309,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as place:
             begin = machine().get("load")
             found = PARTS[part](options, Path(place))
-        result[part] = {**found, "load": [begin, machine().get("load")]}
+        after = measured()
+        result[part] = {**found, **after, "load": [begin, after["load"]]}
         print(part, result[part])
     print(record("index", {part: result[part] for part in PARTS if part in result}))
 

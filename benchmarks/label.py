@@ -29,7 +29,7 @@ import torch
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
 
-from _record import RESULTS, record
+from _record import RESULTS, encoder_facts, measured, record
 from fieldmark.backbones.backbone import Backbone, BackboneConfig
 from fieldmark.encoder import Encoder
 from fieldmark.evaluation.calibration import measure_calibration
@@ -135,6 +135,7 @@ def refit(data: Path, rounds: int) -> dict[str, Any]:
         "ratio": round(slow / seconds, 1),
         "ratio_from_zero": round(slow / statistics.median(cold), 1),
         "top1": found,
+        "encoder": encoder_facts(encoder),
         "threads": torch.get_num_threads(),
         "target": "refit at most 1 s, and scikit-learn ÷ ours at least 5",
     }
@@ -366,7 +367,7 @@ def main() -> None:
         kept = json.loads((RESULTS / "label.json").read_text())
         result = {part: kept[part] for part in PARTS if part in kept}
     if "refit" in wanted:
-        result["refit"] = refit(options.data, options.rounds)
+        result["refit"] = refit(options.data, options.rounds) | measured()
         print("refit", result["refit"], flush=True)
         record("label", result)
     measures: dict[str, tuple[str, Callable[[Photos], dict[str, Any]]]] = {
@@ -387,8 +388,9 @@ def main() -> None:
             for part in parts:
                 result.setdefault(part, {})[role] = {
                     "data": data,
-                    "dim": photos.train.shape[1],
+                    "encoder": encoder_facts(encoder),
                     **measures[part][1](photos),
+                    **measured(),
                 }
                 print(part, role, result[part][role], flush=True)
                 record("label", result)
