@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from _record import record
+from _record import encoder_facts, record
 from fieldmark.encoder import Encoder
 from fieldmark.evaluation.clusters import agreement, cluster
 from fieldmark.index.clusters import MOST, PER_KIND, estimate_kinds, find_clusters, suggest_merges
@@ -85,6 +85,7 @@ def main() -> None:
         plain = cluster(x, labels, seeds=[0], starts=1)
         told: dict[str, Any] = {
             "photos": len(rows),
+            "encoder": encoder_facts(encoder),
             "classes": classes,
             "estimated_kinds": kinds,
             "plain_k_means": describe(plain.clusters[0], labels),

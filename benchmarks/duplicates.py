@@ -21,7 +21,7 @@ import torch
 from PIL import Image, ImageEnhance, ImageOps
 from sklearn.metrics import roc_auc_score
 
-from _record import RESULTS, record
+from _record import RESULTS, encoder_facts, measured, record
 from fieldmark.data.audit import AuditConfig, likeness, near_groups
 from fieldmark.data.decode import decode
 from fieldmark.encoder import Encoder
@@ -177,7 +177,9 @@ def main() -> None:
     chosen = np.random.default_rng(1).choice(len(others), count, replace=False)
     y = encoder.embed([options.data / options.foreign / others[i] for i in chosen], workers=1)
     found = {
+        **measured(),
         "photos": len(rows),
+        "encoder": encoder_facts(encoder),
         "copies": len(planted),
         "threshold": sure["threshold"],
         "pairs_compared": sure["pairs"],

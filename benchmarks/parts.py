@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from _record import record
+from _record import encoder_facts, record
 from fieldmark.data.aviary import AviaryConfig, draw
 from fieldmark.encoder import Encoder
 from fieldmark.index import match
@@ -316,6 +316,7 @@ def main() -> None:
             what: on_drawn(aviary, searched, whole, options.queries)
             for what, searched in variants_of(raw, last).items()
         }
+        drawn[name]["encoder"] = encoder_facts(encoder)
         print(name, drawn[name], flush=True)
     birds: dict[str, Any] = {}
     for name, folder in (one.split("=", 1) for one in options.encoder):
@@ -336,6 +337,7 @@ def main() -> None:
             (int(row), Region(*(boxes[row] * 0.5 + np.tile(middles(boxes)[row], 2) * 0.5).tolist()))
             for row in np.linspace(0, len(labels) - 1, 50).round().astype(int)
         ]
+        birds[name]["encoder"] = encoder_facts(encoder)
         birds[name]["photos"] = len(labels)
         birds[name]["bytes_per_photo"] = ready["taken"].bytes
         birds[name]["milliseconds_per_photo"] = round(1000 * seconds / len(labels), 1)
