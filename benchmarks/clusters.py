@@ -79,7 +79,8 @@ def main() -> None:
         with (root / "split.csv").open() as file:
             rows = [(row["path"], row["class"]) for row in csv.DictReader(file)]
         _, labels = np.unique([label for _, label in rows], return_inverse=True)
-        x = Encoder.load(folder, device="cpu").embed([root / path for path, _ in rows], workers=1)
+        encoder = Encoder.load(folder, device="cpu")
+        x = encoder.embed([root / path for path, _ in rows], workers=1)
         classes = int(labels.max()) + 1
         kinds = estimate_kinds(x)
         plain = cluster(x, labels, seeds=[0], starts=1)
