@@ -11,7 +11,9 @@ from fieldmark.backbones.provenance import Provenance
 from fieldmark.data.layout import unpack
 from fieldmark.data.sampling import MultiView
 from fieldmark.data.views import BatchSource
+from fieldmark.encoder import Encoder
 from fieldmark.methods import METHODS
+from fieldmark.nn.spec import EncoderSpec
 from fieldmark.nn.texts import text_bank
 from fieldmark.nn.towers import Towers, TowersConfig, split_words
 from fieldmark.training.loop import TrainConfig
@@ -210,3 +212,10 @@ def largest_difference(first, second):
     """Largest absolute difference over all tensors of two states."""
     assert first.keys() == second.keys()
     return max(float((first[name].double() - second[name].double()).abs().max()) for name in first)
+
+
+def save_encoder(folder, seed=0):
+    """A tiny network with random weights as an encoder's folder."""
+    config = BackboneConfig(name="test_resnet", weights="random", seed=seed)
+    Encoder(EncoderSpec(Backbone.build(config, size=32)), device="cpu").save(folder)
+    return folder

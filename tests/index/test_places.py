@@ -7,16 +7,14 @@ import pytest
 from PIL import Image
 from vectors import DIM, ENCODER, unit
 
-from fieldmark.backbones.backbone import Backbone, BackboneConfig
-from fieldmark.encoder import Encoder
 from fieldmark.errors import ArtifactError, BusyError, InputError
 from fieldmark.index.places import open_index, read_url, shown
 from fieldmark.index.sqlite import SqliteIndex
-from fieldmark.nn.spec import EncoderSpec
 from fieldmark.workflows import migrate
 from fieldmark.workflows.index import index_photos, search_photos
 from fieldmark.workflows.migrate import migrate_index
 from fieldmark.workflows.upkeep import back_up_index, compact_index, index_stats, verify_index
+from tiny import save_encoder
 
 SECRET = "s3cr.t"
 
@@ -28,12 +26,6 @@ def photos(tmp_path):
     for i in range(6):
         coarse = np.random.default_rng(i).integers(0, 256, (5, 5, 3), dtype=np.uint8)
         Image.fromarray(coarse).resize((40, 40)).save(folder / f"{i}.png")
-    return folder
-
-
-def save_encoder(folder, seed=0):
-    config = BackboneConfig(name="test_resnet", weights="random", seed=seed)
-    Encoder(EncoderSpec(Backbone.build(config, size=32)), device="cpu").save(folder)
     return folder
 
 

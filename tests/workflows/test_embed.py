@@ -4,21 +4,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fieldmark.backbones.backbone import Backbone, BackboneConfig
 from fieldmark.encoder import Encoder
 from fieldmark.errors import OutputError
-from fieldmark.nn.spec import EncoderSpec
 from fieldmark.storage import sha256_of
 from fieldmark.workflows import embed
 from fieldmark.workflows.embed import embed_photos
+from tiny import save_encoder
 
 COUNT = 9
-
-
-def save_encoder(folder, seed=0):
-    config = BackboneConfig(name="test_resnet", weights="random", seed=seed)
-    Encoder(EncoderSpec(Backbone.build(config, size=32)), device="cpu").save(folder)
-    return folder
 
 
 @pytest.fixture

@@ -7,19 +7,12 @@ import shutil
 import numpy as np
 import pytest
 
-from fieldmark.backbones.backbone import Backbone, BackboneConfig
 from fieldmark.encoder import Encoder
 from fieldmark.errors import CatalogError, InputError, LabelError, PhotoError
 from fieldmark.index.sqlite import SqliteIndex
-from fieldmark.nn.spec import EncoderSpec
 from fieldmark.workflows import index as module
 from fieldmark.workflows.index import index_photos, search_photos
-
-
-def save_encoder(folder, seed=0):
-    config = BackboneConfig(name="test_resnet", weights="random", seed=seed)
-    Encoder(EncoderSpec(Backbone.build(config, size=32)), device="cpu").save(folder)
-    return folder
+from tiny import save_encoder
 
 
 @pytest.fixture(scope="module")

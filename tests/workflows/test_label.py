@@ -7,8 +7,6 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 
-from fieldmark.backbones.backbone import Backbone, BackboneConfig
-from fieldmark.encoder import Encoder
 from fieldmark.errors import (
     ArtifactError,
     CatalogError,
@@ -20,10 +18,10 @@ from fieldmark.errors import (
 from fieldmark.index.index import Stamp
 from fieldmark.index.sqlite import SqliteIndex
 from fieldmark.label.classifier import FieldClassifier
-from fieldmark.nn.spec import EncoderSpec
 from fieldmark.workflows.classify import classify, read_taxonomy
 from fieldmark.workflows.index import index_photos
 from fieldmark.workflows.label import export_labels, next_photos, set_labels, suspect_labels
+from tiny import save_encoder
 
 KINDS = ["wren", "robin", "blue tit", "coal tit"]
 TREE = "family,genus,species\nTroglodytidae,Troglodytes,wren\nMuscicapidae,Erithacus,robin\nParidae,Cyanistes,blue tit\nParidae,Periparus,coal tit\n"
@@ -241,9 +239,7 @@ def test_taxonomies_that_are_none_are_refused(tmp_path):
 
 
 def test_new_photos_are_embedded_and_named_by_the_command_line(run, sample, tmp_path):
-    encoder = tmp_path / "encoder"
-    config = BackboneConfig(name="test_resnet", weights="random", seed=0)
-    Encoder(EncoderSpec(Backbone.build(config, size=32)), device="cpu").save(encoder)
+    encoder = save_encoder(tmp_path / "encoder")
     index_photos(encoder, sample.photos, tmp_path / "i", device="cpu")
     out = tmp_path / "new.csv"
     code, text, _ = run("classify", tmp_path / "i", sample.photos, "--out", out, "--json")

@@ -6,21 +6,14 @@ import shutil
 import numpy as np
 import pytest
 
-from fieldmark.backbones.backbone import Backbone, BackboneConfig
 from fieldmark.encoder import Encoder
 from fieldmark.errors import CatalogError, InputError
 from fieldmark.index.places import open_index
-from fieldmark.nn.spec import EncoderSpec
 from fieldmark.workflows import migrate as module
 from fieldmark.workflows.index import index_photos, search_photos
 from fieldmark.workflows.migrate import migrate_index
 from fieldmark.workflows.spaces import hold_index
-
-
-def save_encoder(folder, seed=0):
-    config = BackboneConfig(name="test_resnet", weights="random", seed=seed)
-    Encoder(EncoderSpec(Backbone.build(config, size=32)), device="cpu").save(folder)
-    return folder
+from tiny import save_encoder
 
 
 @pytest.fixture(scope="module")

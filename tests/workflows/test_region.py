@@ -12,25 +12,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fieldmark.backbones.backbone import Backbone, BackboneConfig
 from fieldmark.data.aviary import AviaryConfig, draw
 from fieldmark.encoder import Encoder
 from fieldmark.errors import ArtifactError, InputError, OutputError
 from fieldmark.index.parts import FILE, Parts
-from fieldmark.nn.spec import EncoderSpec
 from fieldmark.workflows import parts as module
 from fieldmark.workflows import region as searching
 from fieldmark.workflows.index import index_photos
 from fieldmark.workflows.region import search_parts
+from tiny import save_encoder
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "explain"))
 from planted import CELL, noise, patches, put, stamp
-
-
-def save_encoder(folder, seed=0):
-    config = BackboneConfig(name="test_resnet", weights="random", seed=seed)
-    Encoder(EncoderSpec(Backbone.build(config, size=32)), device="cpu").save(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

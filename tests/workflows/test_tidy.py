@@ -8,25 +8,20 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from fieldmark.backbones.backbone import Backbone, BackboneConfig
-from fieldmark.encoder import Encoder
 from fieldmark.errors import ConflictError, InputError, LabelError, OutputError
 from fieldmark.index.places import open_index
-from fieldmark.nn.spec import EncoderSpec
 from fieldmark.workflows.cluster import apply_names, cluster_photos
 from fieldmark.workflows.duplicates import find_duplicates
 from fieldmark.workflows.index import index_photos
 from fieldmark.workflows.outliers import find_outliers
+from tiny import save_encoder
 
 TAKEN = 0x9003
 
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory):
-    config = BackboneConfig(name="test_resnet", weights="random", seed=0)
-    folder = tmp_path_factory.mktemp("encoder") / "encoder"
-    Encoder(EncoderSpec(Backbone.build(config, size=32)), device="cpu").save(folder)
-    return folder
+    return save_encoder(tmp_path_factory.mktemp("encoder") / "encoder")
 
 
 @pytest.fixture(scope="module")

@@ -56,12 +56,21 @@ def _text(value: Any) -> str | None:
 
 def _read_csv(path: Path) -> Iterator[dict[str, Any]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
-        head = file.readline()
+        tabs = path.suffix.lower() == ".tsv"
+        delimiter = "\t" if tabs else delimiter_of(file.readline())
         file.seek(0)
-        # Where commas are decimal points, spreadsheets put semicolons between columns.
-        tabs = path.suffix.lower() == ".tsv" or head.count("\t") > head.count(",")
-        delimiter = "\t" if tabs else ";" if head.count(";") > head.count(",") else ","
         yield from csv.DictReader(file, delimiter=delimiter)
+
+
+def delimiter_of(header: str) -> str:
+    """What stands between the columns of a text table: comma, semicolon or tab.
+
+    Where commas are decimal points, spreadsheets put semicolons.
+
+    Args:
+        header: Its first line.
+    """
+    return max(",;\t", key=header.count)
 
 
 def _read_jsonl(path: Path) -> Iterator[dict[str, Any]]:

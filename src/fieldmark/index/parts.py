@@ -23,7 +23,7 @@ from safetensors.numpy import save as to_safetensors
 from scipy.linalg import eigh
 
 from fieldmark.errors import ArtifactError, InputError
-from fieldmark.index.faults import WAIT_SECONDS, sqlite_faults
+from fieldmark.index.database import WAIT_SECONDS, check_format, sqlite_faults
 from fieldmark.index.match import STEPS, Grids
 
 FILE = "parts.sqlite"
@@ -152,20 +152,12 @@ class Parts:
         # A damaged page may call anything a text; checksums decide, not the decoder.
         db.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
         db.execute("PRAGMA trusted_schema = OFF")
-        empty = not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        empty = check_format(
+            db, self.file, application=_APPLICATION, newest=_VERSION, what="parts of photos"
+        )
         if empty:
             # Blobs of 8 KiB: small pages would chain several for each photo.
             db.execute("PRAGMA page_size = 16384")
-        elif db.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION:
-            raise ArtifactError(
-                f"{self.file} is a database of something else, not parts of photos; move it away."
-            )
-        version = db.execute("PRAGMA user_version").fetchone()[0]
-        if version > _VERSION:
-            raise ArtifactError(
-                f"{self.file} was written by a newer fieldmark (format {version}, this one reads up to "
-                f"{_VERSION}); update fieldmark."
-            )
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")
         db.execute("PRAGMA foreign_keys = ON")

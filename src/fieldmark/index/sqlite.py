@@ -23,7 +23,7 @@ from jaxtyping import Float, Int
 
 from fieldmark import storage
 from fieldmark.errors import ArtifactError, InputError, StorageError
-from fieldmark.index.faults import WAIT_SECONDS, sqlite_faults
+from fieldmark.index.database import WAIT_SECONDS, check_format, sqlite_faults
 from fieldmark.index.index import (
     Hit,
     Index,
@@ -159,16 +159,9 @@ class SqliteIndex(Index):
 
     def _prepare(self, db: sqlite3.Connection) -> None:
         db.execute("PRAGMA trusted_schema = OFF")
-        version = db.execute("PRAGMA user_version").fetchone()[0]
-        application = db.execute("PRAGMA application_id").fetchone()[0]
-        empty = not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        if not empty and application != _APPLICATION:
-            raise ArtifactError(f"{self._file} is a database of something else, not an index.")
-        if version > _VERSION:
-            raise ArtifactError(
-                f"{self._file} was written by a newer fieldmark (format {version}, this one reads up to "
-                f"{_VERSION}); update fieldmark."
-            )
+        empty = check_format(
+            db, self._file, application=_APPLICATION, newest=_VERSION, what="an index"
+        )
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA foreign_keys = ON")

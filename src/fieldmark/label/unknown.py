@@ -16,8 +16,8 @@ Vectors = Float[np.ndarray, "N D"]
 Classes = Int[np.ndarray, " N"]
 
 _SHRINK = 0.4
-"""Of both covariances towards the sphere. From two photos a class to thirty no other share was better by
-more than half a point on birds; Ledoit and Wolf's, made for independent photos, is far too small."""
+"""Of both covariances towards the sphere: chosen by trial on birds200 and cub50 with 2 to 30 photos a
+class. Ledoit and Wolf's share came out far too small where class means are taken off."""
 WIDEST = 256
 """Numbers from which on embeddings are narrowed first."""
 _ROWS = 16_384

@@ -28,7 +28,7 @@ from jaxtyping import Int
 
 from fieldmark import storage
 from fieldmark.data.catalog import Catalog
-from fieldmark.data.tables import csv_text
+from fieldmark.data.tables import csv_text, delimiter_of
 from fieldmark.errors import ConflictError, InputError, LabelError, OutputError
 from fieldmark.index.alike import Held, read_items
 from fieldmark.index.clusters import (
@@ -406,9 +406,8 @@ def _rows(file: Path) -> Iterator[dict[str, str]]:
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise LabelError(f"{file} cannot be read: {error}.") from None
-    # Some spreadsheets write semicolons.
-    head = text.partition("\n")[0]
-    reader = csv.DictReader(io.StringIO(text), delimiter=max(",;\t", key=head.count), restval="")
+    delimiter = delimiter_of(text.partition("\n")[0])
+    reader = csv.DictReader(io.StringIO(text), delimiter=delimiter, restval="")
     lacking = needed - set(reader.fieldnames or ())
     if lacking:
         raise LabelError(

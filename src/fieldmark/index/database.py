@@ -1,4 +1,4 @@
-"""SQLite's errors in fieldmark's words, for every file of an index that is a database."""
+"""What every file of an index that is a SQLite database shares: its errors in our words, and whose it is."""
 
 import contextlib
 import json
@@ -44,3 +44,30 @@ def sqlite_faults(file: Path, damaged: Callable[[Path, str], ArtifactError]) -> 
         raise StorageError(f"{file}: {text}.") from None
     except (sqlite3.DatabaseError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise damaged(file, str(error)) from None
+
+
+def check_format(
+    db: sqlite3.Connection, file: Path, *, application: int, newest: int, what: str
+) -> bool:
+    """Whether a database is still empty, so that its tables must be made.
+
+    Args:
+        db: Open.
+        file: Where it is, for errors.
+        application: Its ``application_id``.
+        newest: Format that is known.
+        what: What it should be, as "an index".
+
+    Raises:
+        ArtifactError: It is a database of something else, or of a newer fieldmark.
+    """
+    empty = not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    if not empty and db.execute("PRAGMA application_id").fetchone()[0] != application:
+        raise ArtifactError(f"{file} is a database of something else, not {what}; move it away.")
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    if version > newest:
+        raise ArtifactError(
+            f"{file} was written by a newer fieldmark (format {version}, this one reads up to {newest}); "
+            "update fieldmark."
+        )
+    return empty
