@@ -27,8 +27,8 @@ def suspects(
     """Photos that a head which has not seen them takes for another class, surest first.
 
     Ordered by the logarithm of how much likelier the other class is. With one label of twenty made
-    wrong this found more of them than the thresholds by class of confident learning (arXiv:1911.00068),
-    than the probability of the given label and than its distance from the other's.
+    wrong this found more of them than the probability of the given label, and than its distance from
+    the other's (results/label.json).
 
     Args:
         probabilities: Held-out probabilities of each labelled photo; rows of NaN are passed over.
