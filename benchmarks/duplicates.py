@@ -148,6 +148,8 @@ def main() -> None:
     parser.add_argument("--copies", type=int, default=300)
     options = parser.parse_args()
     torch.set_num_threads(1)
+    # Links to photos lie in another folder.
+    options.data = options.data.resolve()
     root = options.data / options.photos
     with (root / "split.csv").open() as file:
         rows = [(row["path"], row["class"]) for row in csv.DictReader(file)]
