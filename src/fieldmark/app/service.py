@@ -1,0 +1,28 @@
+"""What routes work with: made once when the service starts, closed when it stops."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from fieldmark.app.settings import Settings
+
+
+@dataclass
+class Service:
+    """Parts of a running service."""
+
+    settings: Settings
+
+    def close(self) -> None:
+        """Let go of processes, threads and files."""
+
+
+def _of(request: Request) -> Service:
+    service = request.app.state.service
+    assert isinstance(service, Service)
+    return service
+
+
+Served = Annotated[Service, Depends(_of)]
+"""Parameter of a route that needs the service."""
