@@ -11,12 +11,12 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from tiny import save_encoder
 
 from fieldmark.data.aviary import AviaryConfig
 from fieldmark.index.places import open_index
 from fieldmark.workflows.index import index_photos
 from fieldmark.workflows.sample import sample
+from tiny import save_encoder
 
 WEB = Path(__file__).parents[2] / "web"
 LAPTOP = {"width": 1440, "height": 900}
