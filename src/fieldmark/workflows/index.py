@@ -26,7 +26,13 @@ from fieldmark.index.places import Place, is_server, open_index, shown
 from fieldmark.workflows.facts import keep_facts, read_facts
 from fieldmark.workflows.parts import keep_parts
 from fieldmark.workflows.photos import ShowProgress, quiet
-from fieldmark.workflows.spaces import choose_space, hold_index, keep_encoder, load_encoder
+from fieldmark.workflows.spaces import (
+    choose_space,
+    hold_index,
+    keep_encoder,
+    load_encoder,
+    remember_photos,
+)
 
 COMMIT = 256
 """Photos per durable step: what a kill can cost."""
@@ -103,6 +109,7 @@ def index_photos(
         _claim(index, loaded, out, encoder)
         with collector_paused():
             scan = scan_source(index, catalog, photos, lacking=index.pending(loaded.identity))
+        remember_photos(index, loaded.identity, photos)
         index.update(scan.back, missing=False)
         index.update(scan.gone, missing=True)
         problems: list[tuple[str, str, str]] = []
