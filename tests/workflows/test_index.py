@@ -12,6 +12,7 @@ from fieldmark.errors import CatalogError, InputError, LabelError, PhotoError
 from fieldmark.index.sqlite import SqliteIndex
 from fieldmark.workflows import index as module
 from fieldmark.workflows.index import index_photos, search_photos
+from fieldmark.workflows.spaces import photos_of
 from tiny import save_encoder
 
 
@@ -206,3 +207,23 @@ def test_facts_of_a_table_can_be_filtered_by(run, made, encoder, birds, tmp_path
         table.write_text(text)
         with pytest.raises(LabelError, match=words):
             index_photos(encoder, birds, out, facts=table, device="cpu")
+
+
+def test_the_index_remembers_where_its_photos_were_seen(made, encoder, birds, tmp_path):
+    out, _ = made
+
+    def noted():
+        with SqliteIndex(out) as index:
+            (space,) = index.stats().spaces
+        return photos_of(space)
+
+    assert noted() == birds
+    moved = birds.rename(tmp_path / "moved")
+    index_photos(encoder, moved, out, device="cpu")
+    assert noted() == moved
+    other = tmp_path / "other"
+    other.mkdir()
+    shutil.copy(next(moved.rglob("*.jpg")), other / "foreign.jpg")
+    with pytest.raises(CatalogError, match="none of the 64 photos"):
+        index_photos(encoder, other, out, device="cpu")
+    assert noted() == moved, "a place that was refused is not remembered"

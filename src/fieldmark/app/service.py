@@ -1,21 +1,61 @@
 """What routes work with: made once when the service starts, closed when it stops."""
 
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends, Request
 
+from fieldmark.app.access import Access
+from fieldmark.app.indexed import Indexed
+from fieldmark.app.metrics import Metrics
+from fieldmark.app.problems import HttpProblem
 from fieldmark.app.settings import Settings
 
 
 @dataclass
 class Service:
-    """Parts of a running service."""
+    """Parts of a running service.
+
+    Raises:
+        FieldmarkError: One of them cannot be used.
+    """
 
     settings: Settings
+    access: Access = field(init=False)
+    metrics: Metrics = field(init=False)
+    checks: dict[str, Callable[[], str]] = field(default_factory=dict)
+    """By name, what /readyz asks of each part: ``ok``, or what is wrong in words."""
+    stopping: threading.Event = field(default_factory=threading.Event)
+    """Set when the service is about to stop: whoever waits for something gives up."""
+    _indexed: Indexed | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        self.access = Access(self.settings)
+        self.metrics = Metrics()
+        if self.settings.place is not None:
+            self._indexed = Indexed(self.settings, stopping=self.stopping)
+            self.checks["index"] = self._indexed.check
+
+    @property
+    def indexed(self) -> Indexed:
+        """What works on an index.
+
+        Raises:
+            HttpProblem: 409 ``no_index`` where the service shows runs only.
+        """
+        if self._indexed is None:
+            raise HttpProblem(
+                409, "no_index", "this service shows runs; start it with an index for this."
+            )
+        return self._indexed
 
     def close(self) -> None:
         """Let go of processes, threads and files."""
+        self.stopping.set()
+        if self._indexed is not None:
+            self._indexed.close()
 
 
 def _of(request: Request) -> Service:

@@ -5,18 +5,18 @@ same scene within seconds, by the camera's clock. What merely looks alike is non
 look-alikes that is most of what an encoder finds near.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from fieldmark import storage
 from fieldmark.data.audit import AuditConfig, seconds_of
 from fieldmark.data.catalog import Catalog
-from fieldmark.data.decode import decode
+from fieldmark.data.decode import Photo, decode
 from fieldmark.data.same import DECODE_SIDE, SAME, Look, look, sameness
 from fieldmark.data.tables import csv_text
 from fieldmark.errors import InputError, OutputError, PhotoError
@@ -37,6 +37,15 @@ CHECKED, UNCHECKED = 0.6, 0.2
 decide, nearly all copies are within; where they cannot, only what is far nearer than usual."""
 _REMEMBERED = 2048
 """Photos kept decoded, 20 kB each."""
+
+
+Decoder = Callable[[Catalog, int], Photo]
+"""Opens a photo of a catalog, small, or raises PhotoError."""
+
+
+def decode_here(catalog: Catalog, row: int) -> Photo:
+    """Open a photo in this process."""
+    return decode(catalog.read(row), short_side=DECODE_SIDE)
 
 
 class Group(NamedTuple):
@@ -85,20 +94,14 @@ def find_duplicates(
         raise OutputError(f"{out} is there already; nothing is overwritten. Give another name.")
     with open_index(index) as opened:
         items, x = read_items(opened, where)
-    exact = _exact(items)
-    alone = np.setdiff1d(np.arange(len(items)), [row for rows in exact for row in rows[1:]])
-    around = neighbours(x[alone])
-    cosine = threshold
-    if cosine is None:
-        cosine = 1 - (CHECKED if photos is not None else UNCHECKED) * usual_distance(around)
-    pairs = close_pairs(around, cosine)
-    pairs = Pairs(alone[pairs.rows], pairs.cosines)
-    checked = _Checked([], [], [], set())
-    if photos is not None:
-        checked = _check(Catalog.open(photos), items, pairs, progress)
-    else:
-        checked.unknown.extend(pairs.rows.tolist())
-    groups = _groups(items, exact, checked)
+    made = group_duplicates(
+        items,
+        x,
+        catalog=None if photos is None else Catalog.open(photos),
+        threshold=threshold,
+        progress=progress,
+    )
+    groups = made.groups
     told = [_describe(group, items, x) for group in groups]
     if out is not None:
         storage.write_text(out, _table(told))
@@ -111,16 +114,70 @@ def find_duplicates(
         "index": shown(index),
         "photos": len(items),
         "checked": photos is not None,
-        "threshold": round(float(cosine), 4),
-        "pairs": len(pairs.rows),
-        "alike": len(pairs.rows) - sum(map(len, checked[:3])),
-        "unreadable": len(checked.unreadable),
+        "threshold": round(made.threshold, 4),
+        "pairs": made.pairs,
+        "alike": made.alike,
+        "unreadable": made.unreadable,
         **counts,
         "spare": sum(len(group.rows) - 1 for group in sure),
         "across": sum(len({items[r].label for r in g.rows} - {None}) > 1 for g in sure),
         "out": str(out) if out else None,
         "groups": told,
     }
+
+
+class Grouped(NamedTuple):
+    """Photos that are there more than once."""
+
+    groups: list[Group]
+    threshold: float
+    """Cosine from which on pairs were looked at."""
+    pairs: int
+    alike: int
+    """Of the pairs: not the same picture."""
+    unreadable: int
+
+
+def group_duplicates(
+    items: Sequence[Item],
+    x: Float[np.ndarray, "N D"],
+    *,
+    catalog: Catalog | None,
+    threshold: float | None = None,
+    decoder: Decoder = decode_here,
+    progress: ShowProgress = quiet,
+) -> Grouped:
+    """Group photos that are held in memory; see :func:`find_duplicates`.
+
+    Args:
+        items: Of the index.
+        x: Their vectors.
+        catalog: Where the photos are; None: near pairs are only candidates.
+        threshold: Cosine from which on pairs are looked at.
+        decoder: Opens photos.
+        progress: Told how far it is.
+    """
+    exact = _exact(items)
+    alone = np.setdiff1d(np.arange(len(items)), [row for rows in exact for row in rows[1:]])
+    around = neighbours(x[alone])
+    cosine = threshold
+    if cosine is None:
+        share = CHECKED if catalog is not None else UNCHECKED
+        cosine = 1 - share * usual_distance(around)
+    pairs = close_pairs(around, cosine)
+    pairs = Pairs(alone[pairs.rows], pairs.cosines)
+    checked = _Checked([], [], [], set())
+    if catalog is not None:
+        checked = _check(catalog, items, pairs, decoder, progress)
+    else:
+        checked.unknown.extend(pairs.rows.tolist())
+    return Grouped(
+        _groups(items, exact, checked),
+        float(cosine),
+        len(pairs.rows),
+        len(pairs.rows) - sum(map(len, checked[:3])),
+        len(checked.unreadable),
+    )
 
 
 def _exact(items: Sequence[Item]) -> list[list[int]]:
@@ -146,7 +203,11 @@ class _Seen(NamedTuple):
 
 
 def _check(
-    catalog: Catalog, items: Sequence[Item], pairs: Pairs, progress: ShowProgress
+    catalog: Catalog,
+    items: Sequence[Item],
+    pairs: Pairs,
+    decoder: Decoder,
+    progress: ShowProgress,
 ) -> _Checked:
     places = {row.path: row.row for row in catalog.rows}
     found = _Checked([], [], [], set())
@@ -156,7 +217,7 @@ def _check(
         place = places.get(items[row].key)
         if place is not None:
             try:
-                photo = decode(catalog.read(place), short_side=DECODE_SIDE)
+                photo = decoder(catalog, place)
                 return _Seen(look(photo.pixels), seconds_of(photo.taken))
             except PhotoError:
                 pass

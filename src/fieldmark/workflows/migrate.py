@@ -20,7 +20,13 @@ from fieldmark.index.index import Index
 from fieldmark.index.places import Place, is_server, open_index, shown
 from fieldmark.workflows.index import COMMIT, write_problems
 from fieldmark.workflows.photos import ShowProgress, quiet
-from fieldmark.workflows.spaces import current_space, drop_encoder, hold_index, keep_encoder
+from fieldmark.workflows.spaces import (
+    current_space,
+    drop_encoder,
+    hold_index,
+    keep_encoder,
+    remember_photos,
+)
 
 Problem = tuple[str, str, str]
 
@@ -88,6 +94,7 @@ def migrate_index(
         moved = _embed(
             opened, catalog, photos, new, pending, progress, batch_size=batch_size, workers=workers
         )
+        remember_photos(opened, new.identity, photos)
         lacking = len(moved.problems)
         switched = switch and before != new.identity and (incomplete or not lacking)
         if switched:

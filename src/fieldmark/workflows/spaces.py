@@ -17,6 +17,7 @@ from fieldmark.index.places import Place, is_server, shown
 from fieldmark.index.postgres import PostgresIndex
 from fieldmark.training.lock import hold_run
 
+_PHOTOS = "photos"
 _LEAST = 4
 """Characters of an identity that are enough to mean it."""
 
@@ -52,6 +53,9 @@ def keep_encoder(index: Index, place: Place, encoder: Encoder, given: Path) -> N
         "size": encoder.size,
         "weights": encoder.provenance.sentence(),
     }
+    for space in index.stats().spaces:
+        if space.identity == encoder.identity and _PHOTOS in space.about:
+            about[_PHOTOS] = space.about[_PHOTOS]
     if is_server(place):
         about["folder"] = str(Path(given).resolve())
     else:
@@ -60,6 +64,20 @@ def keep_encoder(index: Index, place: Place, encoder: Encoder, given: Path) -> N
             storage.make_folder(folder.parent)
             encoder.save(folder)
     index.add_space(encoder.identity, encoder.dim, about)
+
+
+def remember_photos(index: Index, identity: str, photos: Path) -> None:
+    """Note where the photos of an encoder's vectors were seen."""
+    place = str(Path(photos).resolve())
+    for space in index.stats().spaces:
+        if space.identity == identity and space.about.get(_PHOTOS) != place:
+            index.add_space(identity, space.dim, {**space.about, _PHOTOS: place})
+
+
+def photos_of(space: Space) -> Path | None:
+    """Where the photos were when they were last looked for; None where nobody noted it."""
+    place = space.about.get(_PHOTOS)
+    return Path(place) if isinstance(place, str) and place else None
 
 
 def drop_encoder(index: Index, place: Place, identity: str) -> None:
