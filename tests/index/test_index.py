@@ -265,6 +265,74 @@ def test_labels_are_changed_only_by_who_saw_the_last_state(index):
     ]
 
 
+def test_the_history_can_be_read_on_from_a_number(index):
+    index.add(["a", "b"], unit(2))
+    index.set_labels({"a": "wren", "b": "robin"})
+    index.set_labels({"a": "tit"})
+    first, second, third = index.history()
+    assert index.history(since=first.number) == [second, third]
+    assert index.history(since=first.number, limit=1) == [second]
+    assert index.history("a", since=first.number) == [third]
+    assert index.history(since=third.number) == []
+    assert index.marks().labels == third.number
+
+
+def test_marks_tell_what_another_process_changed(reopen, index):
+    other = reopen()
+    seen = [other.marks()]
+    assert seen[0].labels == 0
+
+    def step(change):
+        change()
+        now, before = other.marks(), seen[-1]
+        seen.append(now)
+        return now.items != before.items, now.labels != before.labels
+
+    assert step(lambda: index.add(["a", "b"], unit(2))) == (True, False)
+    assert step(lambda: index.set_labels({"a": "wren"})) == (False, True)
+    assert step(lambda: index.set_labels({"a": "wren"})) == (False, False)
+    assert step(lambda: index.update(["a"], missing=True)) == (True, False)
+    assert step(lambda: index.update(["a"], metas=[{"year": 1}])) == (True, False)
+    assert step(lambda: index.update(["a"], vectors=unit(1, seed=3))) == (True, False)
+    assert step(lambda: index.add_space(OTHER, 5)) == (False, False)
+    assert step(lambda: index.use_space(OTHER, incomplete=True)) == (True, False)
+    assert step(lambda: index.remove(["b"])) == (True, False)
+    assert step(lambda: index.items()) == (False, False)
+    texts = [mark.items for mark in seen]
+    assert len(set(texts)) == 1 + sum(a != b for a, b in zip(texts, texts[1:], strict=False))
+
+
+def test_numbers_of_the_history_are_seen_in_their_order(reopen, index):
+    index.add([f"p{i}" for i in range(40)], unit(40))
+    done, found = threading.Event(), []
+
+    def write(start):
+        own = reopen()
+        for i in range(start, 40, 2):
+            own.set_labels({f"p{i}": "wren"})
+
+    def follow():
+        own, last = reopen(), 0
+        while True:
+            ended = done.is_set()
+            lines = own.history(since=last)
+            found.extend(line.number for line in lines)
+            last = found[-1] if found else 0
+            if ended and not lines:
+                return
+
+    reader = threading.Thread(target=follow)
+    writers = [threading.Thread(target=write, args=(i,)) for i in (0, 1)]
+    for thread in (reader, *writers):
+        thread.start()
+    for thread in writers:
+        thread.join()
+    done.set()
+    reader.join()
+    assert found == [line.number for line in index.history()]
+    assert len(found) == 40
+
+
 def test_many_writers_lose_nothing(reopen, index):
     filled(index, 10)
     failures = []

@@ -1,21 +1,138 @@
 """Who may do what."""
 
-from enum import StrEnum
-from typing import Annotated
+import getpass
+import logging
+import time
+from collections import OrderedDict
+from typing import Annotated, NamedTuple
 
-from fastapi import Depends, Security
+from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from fieldmark.app.problems import HttpProblem
+from fieldmark.app.sessions import COOKIE, find_session
+from fieldmark.app.settings import Settings
+from fieldmark.app.tokens import Keyring, Scope, Token, find
+from fieldmark.errors import ConfigError
 
-class Scope(StrEnum):
-    """What a token allows; each holds those before it."""
+__all__ = ["Access", "Admin", "Allowed", "Caller", "Labeller", "Reader", "Scope"]
 
-    read = "read"
-    label = "label"
-    admin = "admin"
+_log = logging.getLogger(__name__)
+_BEARER = HTTPBearer(
+    auto_error=False, scheme_name="token", description="A token of fieldmark serve's token file."
+)
+_ASK = {"WWW-Authenticate": 'Bearer realm="fieldmark"'}
+_MOST_WRONG = 20
+_WINDOW_SECONDS = 60.0
+_MOST_REMEMBERED = 1024
 
 
-_BEARER = HTTPBearer(auto_error=False, description="A token of fieldmark serve's token file.")
+class Caller(NamedTuple):
+    """Who calls."""
+
+    name: str
+    """Stands in the history of labels."""
+    scope: Scope
+
+
+class Access:
+    """Knows callers by their token or session.
+
+    Without a token file everybody who reaches the service may do everything; it then listens to this
+    machine alone (:mod:`fieldmark.app.run`).
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._keys = None if settings.tokens is None else Keyring(settings.tokens)
+        self._own = Caller(_user(), Scope.admin)
+        self._wrong: OrderedDict[str, list[float]] = OrderedDict()
+
+    @property
+    def guarded(self) -> bool:
+        """Whether callers need a token."""
+        return self._keys is not None
+
+    def _tokens(self) -> tuple[Token, ...]:
+        assert self._keys is not None
+        try:
+            return self._keys.tokens()
+        except ConfigError as error:
+            _log.error("nobody is let in: %s", error)
+            raise HttpProblem(
+                503,
+                "not_ready",
+                "the service cannot read its tokens just now; ask who runs it to look at its log.",
+                headers={"Retry-After": "10"},
+            ) from None
+
+    def bearer(self, secret: str, address: str) -> Token:
+        """Whose token this is.
+
+        Raises:
+            HttpProblem: 401 where it is nobody's; 429 after many such from one address. A right token
+                is never refused: others may come from the same address (a proxy's), and 256 bits
+                are not found by trying.
+        """
+        token = find(self._tokens(), secret)
+        if token is None:
+            self._count_wrong(address)
+            raise HttpProblem(
+                401, "wrong_token", "this token is not known, or was removed.", headers=_ASK
+            )
+        return token
+
+    def _count_wrong(self, address: str) -> None:
+        now = time.monotonic()
+        recent = [at for at in self._wrong.pop(address, []) if now - at < _WINDOW_SECONDS]
+        recent = [*recent[-_MOST_WRONG:], now]
+        self._wrong[address] = recent
+        while len(self._wrong) > _MOST_REMEMBERED:
+            self._wrong.popitem(last=False)
+        if len(recent) > _MOST_WRONG:
+            raise HttpProblem(
+                429,
+                "too_many_tries",
+                f"more than {_MOST_WRONG} unknown tokens came from this address within a minute.",
+                headers={"Retry-After": str(int(_WINDOW_SECONDS))},
+            )
+
+    def caller(self, secret: str | None, session: str | None, address: str) -> Caller:
+        """Who it is.
+
+        Raises:
+            HttpProblem: 401, 429 or 503.
+        """
+        if self._keys is None:
+            return self._own
+        token = None
+        if secret is not None:
+            token = self.bearer(secret, address)
+        elif session is not None:
+            token = find_session(self._tokens(), session)
+        if token is None:
+            raise HttpProblem(
+                401, "token_needed", "this needs a token, or a session of the page.", headers=_ASK
+            )
+        return Caller(token.name, token.scope)
+
+
+def _user() -> str:
+    """Who started the service, for the history where nobody else has a name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "page"
+
+
+def address_of(request: Request) -> str:
+    """Where a request comes from; of a proxy, the proxy's."""
+    return "" if request.client is None else request.client.host
+
+
+def secret_of(request: Request) -> str | None:
+    """The token that a request brings in its header; None where it brings none."""
+    kind, _, secret = request.headers.get("authorization", "").partition(" ")
+    return secret.strip() if kind.lower() == "bearer" and secret.strip() else None
 
 
 class Allowed:
@@ -26,10 +143,20 @@ class Allowed:
 
     async def __call__(
         self,
-        credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)] = None,
+        request: Request,
+        _: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)] = None,
     ) -> str:
         """Who it is, for the history; raises 401 or 403."""
-        return ""
+        access: Access = request.app.state.service.access
+        caller = access.caller(secret_of(request), request.cookies.get(COOKIE), address_of(request))
+        if not caller.scope.holds(self.scope):
+            raise HttpProblem(
+                403,
+                "not_allowed",
+                f"this needs a token with the scope {self.scope}; yours has {caller.scope}.",
+            )
+        request.state.caller = caller
+        return caller.name
 
 
 Reader = Annotated[str, Depends(Allowed(Scope.read))]

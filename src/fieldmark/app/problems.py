@@ -1,11 +1,19 @@
 """How the service says that something went wrong: RFC 9457 problem details, with a code of a closed list."""
 
+import json
+import re
+from collections.abc import Sequence
+from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
 from fastapi import Request
-from fastapi.responses import JSONResponse
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
 from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
 
+from fieldmark.app.settings import Settings
 from fieldmark.errors import (
     ArtifactError,
     BusyError,
@@ -15,6 +23,11 @@ from fieldmark.errors import (
     PhotoError,
     StorageError,
 )
+
+MEDIA_TYPE = "application/problem+json"
+LONGEST_DETAIL = 1000
+_PATH = re.compile(r"(?<![\w.:/<])(?:[A-Za-z]:\\|/)(?:[^\s/\\'\"`,;:()<>]+[/\\])+[^\s'\"`,;:()<>]*")
+"""A path of a file system: at least two parts, and nothing before the first."""
 
 
 class Problem(BaseModel):
@@ -30,7 +43,16 @@ class Problem(BaseModel):
 
 
 class HttpProblem(Exception):
-    """Raised where a request cannot be answered."""
+    """Raised where a request cannot be answered.
+
+    Args:
+        status: From 400 on.
+        code: Stable and machine-readable.
+        detail: For people.
+        keys: Photos that it is about.
+        headers: Of the answer.
+        more: Further members of the body.
+    """
 
     def __init__(
         self,
@@ -40,21 +62,50 @@ class HttpProblem(Exception):
         *,
         keys: list[str] | None = None,
         headers: dict[str, str] | None = None,
+        more: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(detail)
         self.problem = Problem(status=status, code=code, detail=detail, keys=keys or [])
         self.headers = headers or {}
+        self.more = more or {}
 
 
-def answer(problem: HttpProblem) -> JSONResponse:
-    """As a response."""
-    told = problem.problem
-    return JSONResponse(
-        told.model_dump(),
-        status_code=told.status,
+def answer(problem: HttpProblem) -> Response:
+    """As a response; what JSON or UTF-8 have no word for is escaped, never an error of its own."""
+    told = problem.problem.model_dump(mode="python") | problem.more
+    told["detail"] = told["detail"][:LONGEST_DETAIL]
+    return Response(
+        json.dumps(told, default=str),
+        status_code=problem.problem.status,
         headers=problem.headers,
-        media_type="application/problem+json",
+        media_type=MEDIA_TYPE,
     )
+
+
+def without_paths(text: str, settings: Settings) -> str:
+    """A text as it may leave this machine: places of the server are named, not told.
+
+    Args:
+        text: Of an error of the library, which is written for whoever runs it.
+        settings: Say which places there are.
+    """
+    named: list[tuple[str | Path | None, str]] = [
+        (settings.photos, "the photos"),
+        (settings.tokens, "the token file"),
+        *((run, "the run") for run in settings.runs),
+        (settings.place, "the index"),
+    ]
+    places = [
+        (form, words)
+        for place, words in named
+        if place is not None
+        for form in {str(place), str(Path(place).resolve())}
+        if len(form) > 1
+    ]
+    # The longest first: a place may lie in another.
+    for form, words in sorted(places, key=lambda each: -len(each[0])):
+        text = re.sub(rf"(?<![\w/]){re.escape(form)}(?:/[^\s'\"`,;:()<>]*)?", words, text)
+    return _PATH.sub("a file of the server", text)
 
 
 _CODES: tuple[tuple[type[FieldmarkError], int, str], ...] = (
@@ -77,16 +128,68 @@ def problem_of(error: FieldmarkError) -> HttpProblem:
     return HttpProblem(status, code, str(error), keys=keys)
 
 
-async def on_fieldmark_error(_: Request, error: Exception) -> JSONResponse:
+def _told(request: Request, problem: HttpProblem) -> Response:
+    settings: Settings = request.app.state.service.settings
+    told = problem.problem
+    problem.problem = told.model_copy(update={"detail": without_paths(told.detail, settings)})
+    return answer(problem)
+
+
+async def on_fieldmark_error(request: Request, error: Exception) -> Response:
     """Handler for what the library raises on purpose."""
     assert isinstance(error, FieldmarkError)
-    return answer(problem_of(error))
+    return _told(request, problem_of(error))
 
 
-async def on_problem(_: Request, error: Exception) -> JSONResponse:
+async def on_problem(request: Request, error: Exception) -> Response:
     """Handler for what routes raise."""
     assert isinstance(error, HttpProblem)
-    return answer(error)
+    return _told(request, error)
+
+
+_HTTP_CODES = {
+    400: ("bad_request", "the request cannot be read; a body of JSON must be UTF-8 and whole."),
+    404: ("not_found", "there is nothing by this name."),
+    405: ("wrong_method", "this takes other methods; the header Allow lists them."),
+}
+
+
+async def on_http_error(_: Request, error: Exception) -> Response:
+    """Handler for what the framework raises, whose own texts name what is inside."""
+    assert isinstance(error, HTTPException)
+    phrase = HTTPStatus(error.status_code).phrase
+    code, words = _HTTP_CODES.get(
+        error.status_code, (phrase.lower().replace(" ", "_"), f"{phrase.lower()}.")
+    )
+    headers = dict(error.headers or {})
+    return answer(HttpProblem(error.status_code, code, words, headers=headers))
+
+
+async def on_invalid(_: Request, error: Exception) -> Response:
+    """Handler for what does not fit the description: names each field and what it takes."""
+    assert isinstance(error, RequestValidationError)
+    return answer(HttpProblem(422, "bad_input", explain(error.errors())))
+
+
+def explain(errors: Sequence[Any]) -> str:
+    """What pydantic found, as sentences.
+
+    Args:
+        errors: Its list; the values in it are the client's own and are not repeated.
+    """
+    sentences = []
+    for item in errors[:5]:
+        where = ".".join(str(part)[:60] for part in item["loc"]) or "the request"
+        if item["type"] == "json_invalid":
+            sentences.append("the body is no JSON.")
+        elif item["type"] == "missing":
+            sentences.append(f"{where} is missing.")
+        else:
+            message = str(item["msg"]).removeprefix("Value error, ")
+            sentences.append(f"{where}: {message[:200]}.")
+    if len(errors) > len(sentences):
+        sentences.append(f"{len(errors) - len(sentences)} more.")
+    return " ".join(sentences)
 
 
 def described(*statuses: int) -> dict[int | str, dict[str, Any]]:

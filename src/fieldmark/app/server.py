@@ -2,15 +2,35 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+from starlette.middleware.gzip import GZipMiddleware
 
 import fieldmark
-from fieldmark.app.problems import HttpProblem, on_fieldmark_error, on_problem
-from fieldmark.app.routes import health
+from fieldmark.app.bodies import Bodies
+from fieldmark.app.description import describe
+from fieldmark.app.guard import Names
+from fieldmark.app.page import page_routes
+from fieldmark.app.problems import (
+    HttpProblem,
+    on_fieldmark_error,
+    on_http_error,
+    on_invalid,
+    on_problem,
+)
+from fieldmark.app.routes import health, session
 from fieldmark.app.service import Service
 from fieldmark.app.settings import Settings
+from fieldmark.app.watch import Watch
 from fieldmark.errors import FieldmarkError
+
+ROUTERS: tuple[APIRouter, ...] = (health.router, session.router)
+"""Every subject of the API."""
+_COMPRESSED_FROM = 2_000
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -33,10 +53,31 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url="/api/v1/openapi.json",
+        redirect_slashes=False,
         lifespan=lifespan,
     )
     app.state.service = service
     app.add_exception_handler(FieldmarkError, on_fieldmark_error)
     app.add_exception_handler(HttpProblem, on_problem)
-    app.include_router(health.router)
+    app.add_exception_handler(HTTPException, on_http_error)
+    app.add_exception_handler(RequestValidationError, on_invalid)
+    for router in ROUTERS:
+        app.include_router(router)
+    if settings.page:
+        app.router.routes.extend(page_routes())
+    routes = [
+        route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)
+    ]
+
+    def description() -> dict[str, Any]:
+        return describe(app, routes, guarded=service.access.guarded)
+
+    app.openapi = description  # type: ignore[method-assign]
+    # The last one added is the outermost.
+    app.add_middleware(GZipMiddleware, minimum_size=_COMPRESSED_FROM, compresslevel=4)
+    app.add_middleware(
+        Bodies, settings=settings, access=service.access, description=description
+    )
+    app.add_middleware(Names, settings=settings)
+    app.add_middleware(Watch, metrics=service.metrics)
     return app

@@ -32,3 +32,17 @@ class Settings(Config):
     """Largest body of any other request."""
     max_waiting: int = Field(default=64, gt=0)
     """Photos that may wait for decoder and encoder; the next is answered 503."""
+    max_connections: int = Field(default=2_000, gt=0)
+    """Open at a time; then those that said nothing longest are closed for new ones."""
+    header_seconds: float = Field(default=10.0, gt=0)
+    """Time for the head of a request, from the connection's or the head's first byte."""
+    body_seconds: float = Field(default=10.0, gt=0)
+    """Time for a body, beside what its size takes at ``body_rate``; also the longest pause in it."""
+    body_rate: float = Field(default=32_000.0, gt=0)
+    """Bytes a second that a body must come with on average after ``body_seconds``."""
+    max_held_bytes: int = Field(default=400_000_000, gt=0)
+    """Of bodies of requests that are not answered yet, in all; the next is answered 503."""
+    keep_alive_seconds: float = Field(default=15.0, gt=0)
+    """How long a connection is kept for the next request."""
+    stop_seconds: float = Field(default=5.0, gt=0)
+    """How long requests that are being answered are waited for when the service stops."""

@@ -61,7 +61,7 @@ def project(
 
 
 def _place(unit: npt.NDArray[np.float32], method: str, seed: int) -> npt.NDArray[np.float64]:
-    components = _principal(unit.astype(np.float64))
+    components = principal(unit.astype(np.float64))
     if method == "pca":
         return np.pad(components, ((0, 0), (0, 2)))[:, :2]
     from sklearn.manifold import TSNE
@@ -74,7 +74,8 @@ def _place(unit: npt.NDArray[np.float32], method: str, seed: int) -> npt.NDArray
     return tsne.fit_transform(flat.astype(np.float32)).astype(np.float64)
 
 
-def _principal(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def principal(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The first fifty principal components of rows, each turned the same way every time."""
     centred = x - x.mean(axis=0)
     _, vectors = np.linalg.eigh(centred.T @ centred)
     basis = vectors[:, ::-1][:, :_COMPONENTS]

@@ -98,6 +98,16 @@ class LabelChange(NamedTuple):
     """UTC, ISO 8601."""
 
 
+class Marks(NamedTuple):
+    """What has changed since somebody looked, told without looking at everything."""
+
+    items: str
+    """Another text after items or vectors were added, changed or removed, or another encoder is used;
+    labels alone do not change it."""
+    labels: int
+    """Number of the last change of a label; 0 before the first."""
+
+
 class Index(ABC):
     """A durable store of items with nearest-neighbour search.
 
@@ -241,8 +251,20 @@ class Index(ABC):
         """
 
     @abstractmethod
-    def history(self, key: str | None = None) -> list[LabelChange]:
-        """Every change of a label, oldest first."""
+    def history(
+        self, key: str | None = None, *, since: int = 0, limit: int | None = None
+    ) -> list[LabelChange]:
+        """Changes of labels, oldest first.
+
+        Args:
+            key: Only of this item.
+            since: Only those with a larger number.
+            limit: How many at most, the oldest; all by default.
+        """
+
+    @abstractmethod
+    def marks(self) -> Marks:
+        """What tells that something changed, in well under a millisecond, whoever changed it."""
 
     # -- neighbours
 

@@ -20,6 +20,7 @@ from fieldmark.index.index import (
     Index,
     Item,
     LabelChange,
+    Marks,
     Meta,
     Space,
     Stamp,
@@ -69,6 +70,12 @@ CREATE TABLE label_changes (
 );
 CREATE INDEX label_changes_key ON label_changes (key);
 """
+_CHANGES = """
+CREATE TABLE IF NOT EXISTS {schema}.changes (
+    number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY
+)
+"""
+"""Younger than the rest of the schema: made also where an index is there already."""
 _ITEM = (
     "items.key, items.meta, items.label, items.version, items.size, items.modified_ns, "
     "items.sha256, items.missing"
@@ -148,6 +155,9 @@ class PostgresIndex(Index):
                 for statement in _SCHEMA.split(";\n"):
                     if statement.strip():
                         db.execute(statement)
+            db.execute("SELECT to_regclass(%s)", (f"{self._name}.changes",))
+            if self._one(db)[0] is None:
+                db.execute(_CHANGES.format(schema=self._name))
             db.execute("SELECT version FROM format")
             version = self._one(db)[0]
             if version > _VERSION:
@@ -288,6 +298,11 @@ class PostgresIndex(Index):
                     f"the index has {there[0]!r} already{more}; update it, or remove it first."
                 )
             self._put_vectors(db, space, [numbers[key] for key in keys], ready)
+            self._note_change(db)
+
+    @staticmethod
+    def _note_change(db: Any) -> None:
+        db.execute("INSERT INTO changes DEFAULT VALUES")
 
     @staticmethod
     def _put_vectors(
@@ -316,6 +331,7 @@ class PostgresIndex(Index):
         same_length(keys, metas=metas, stamps=stamps)
         with self._write() as db:
             numbers = self._known(db, keys)
+            self._note_change(db)
             if stamps is not None:
                 self._forget_old_content(db, keys, numbers, stamps, identity)
                 columns = list(zip(*(file or (None,) * 3 for file in stamps), strict=True))
@@ -360,7 +376,9 @@ class PostgresIndex(Index):
         """See :meth:`Index.remove`."""
         with self._write() as db:
             db.execute("DELETE FROM items WHERE key = ANY(%s)", (_texts(keys),))
-            return int(db.rowcount)
+            removed = int(db.rowcount)
+            self._note_change(db)
+            return removed
 
     def get(self, keys: Sequence[str]) -> list[Item]:
         """See :meth:`Index.get`."""
@@ -454,6 +472,8 @@ class PostgresIndex(Index):
             if late:
                 raise conflict(late)
             changing = [key for key in keys if labels[key] != before[key][0]]
+            # Numbers of the history become visible in their order: who reads on from one misses none.
+            db.execute("LOCK TABLE label_changes IN SHARE ROW EXCLUSIVE MODE")
             db.execute(
                 "UPDATE items SET label = new.label, version = version + 1 FROM unnest(%s::text[], "
                 "%s::text[]) AS new (key, label) WHERE items.key = new.key",
@@ -474,15 +494,28 @@ class PostgresIndex(Index):
             grown = set(changing)
             return {key: before[key][1] + (key in grown) for key in keys}
 
-    def history(self, key: str | None = None) -> list[LabelChange]:
+    def history(
+        self, key: str | None = None, *, since: int = 0, limit: int | None = None
+    ) -> list[LabelChange]:
         """See :meth:`Index.history`."""
         with self._read() as db:
             db.execute(
-                "SELECT number, key, before, after, by, at FROM label_changes "
-                "WHERE coalesce(key = %s::text, true) ORDER BY number",
-                (key,),
+                "SELECT number, key, before, after, by, at FROM label_changes WHERE number > %s "
+                "AND coalesce(key = %s::text, true) ORDER BY number LIMIT %s",
+                (since, key, limit),
             )
             return [LabelChange(*row) for row in db.fetchall()]
+
+    def marks(self) -> Marks:
+        """See :meth:`Index.marks`."""
+        with self._read() as db:
+            db.execute("SELECT coalesce(max(id), 0) FROM spaces WHERE current")
+            used = self._one(db)[0]
+            # Numbers may become visible out of order, so that the largest alone would not tell.
+            db.execute("SELECT count(*), coalesce(max(number), 0) FROM changes")
+            count, number = self._one(db)
+            db.execute("SELECT coalesce(max(number), 0) FROM label_changes")
+            return Marks(f"{used}.{count}.{number}", int(self._one(db)[0]))
 
     # -- neighbours
 
@@ -591,6 +624,7 @@ class PostgresIndex(Index):
                         "UPDATE spaces SET search = %s WHERE id = %s",
                         (meta_text(settings), number),
                     )
+            self._db.execute("DELETE FROM changes WHERE number < (SELECT max(number) FROM changes)")
             self._db.execute("VACUUM ANALYZE items")
 
     def _make_hnsw(self, db: Any, space: int) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from fieldmark.index.index import (
     Index,
     Item,
     LabelChange,
+    Marks,
     Meta,
     Space,
     Stamp,
@@ -328,6 +329,8 @@ class SqliteIndex(Index):
                 for place, number in enumerate(numbers)
             )
             if columns:
+                # Vectors note their own change; whoever asks for marks must see these too.
+                self._next_change(db)
                 db.executemany(f"UPDATE items SET {', '.join(sets)} WHERE id = ?", rows)
             if vectors is not None:
                 space, dim = self._space(identity)
@@ -490,15 +493,26 @@ class SqliteIndex(Index):
             grown = {key for key, _ in changing}
             return {key: before[key].version + (key in grown) for key in keys}
 
-    def history(self, key: str | None = None) -> list[LabelChange]:
+    def history(
+        self, key: str | None = None, *, since: int = 0, limit: int | None = None
+    ) -> list[LabelChange]:
         """See :meth:`Index.history`."""
-        where, told = ("", ()) if key is None else ("WHERE key = ?", (key,))
+        where, told = ("", ()) if key is None else ("AND key = ?", (key,))
         with self._read() as db:
             rows = db.execute(
-                f"SELECT number, key, before, after, by, at FROM label_changes {where} ORDER BY number",
-                told,
+                "SELECT number, key, before, after, by, at FROM label_changes WHERE number > ? "
+                f"{where} ORDER BY number LIMIT ?",
+                (since, *told, -1 if limit is None else limit),
             )
             return [LabelChange(*row) for row in rows]
+
+    def marks(self) -> Marks:
+        """See :meth:`Index.marks`."""
+        with self._read() as db:
+            number, token = self._last_change(db)
+            used = db.execute("SELECT id FROM spaces WHERE current").fetchone()
+            (last,) = db.execute("SELECT coalesce(max(number), 0) FROM label_changes").fetchone()
+        return Marks(f"{used[0] if used else 0}.{number}.{token}", int(last))
 
     # -- neighbours
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from fieldmark import storage
 from fieldmark.data.audit import AuditConfig, seconds_of
@@ -85,20 +85,14 @@ def find_duplicates(
         raise OutputError(f"{out} is there already; nothing is overwritten. Give another name.")
     with open_index(index) as opened:
         items, x = read_items(opened, where)
-    exact = _exact(items)
-    alone = np.setdiff1d(np.arange(len(items)), [row for rows in exact for row in rows[1:]])
-    around = neighbours(x[alone])
-    cosine = threshold
-    if cosine is None:
-        cosine = 1 - (CHECKED if photos is not None else UNCHECKED) * usual_distance(around)
-    pairs = close_pairs(around, cosine)
-    pairs = Pairs(alone[pairs.rows], pairs.cosines)
-    checked = _Checked([], [], [], set())
-    if photos is not None:
-        checked = _check(Catalog.open(photos), items, pairs, progress)
-    else:
-        checked.unknown.extend(pairs.rows.tolist())
-    groups = _groups(items, exact, checked)
+    made = group_duplicates(
+        items,
+        x,
+        catalog=None if photos is None else Catalog.open(photos),
+        threshold=threshold,
+        progress=progress,
+    )
+    groups = made.groups
     told = [_describe(group, items, x) for group in groups]
     if out is not None:
         storage.write_text(out, _table(told))
@@ -111,16 +105,68 @@ def find_duplicates(
         "index": shown(index),
         "photos": len(items),
         "checked": photos is not None,
-        "threshold": round(float(cosine), 4),
-        "pairs": len(pairs.rows),
-        "alike": len(pairs.rows) - sum(map(len, checked[:3])),
-        "unreadable": len(checked.unreadable),
+        "threshold": round(made.threshold, 4),
+        "pairs": made.pairs,
+        "alike": made.alike,
+        "unreadable": made.unreadable,
         **counts,
         "spare": sum(len(group.rows) - 1 for group in sure),
         "across": sum(len({items[r].label for r in g.rows} - {None}) > 1 for g in sure),
         "out": str(out) if out else None,
         "groups": told,
     }
+
+
+class Grouped(NamedTuple):
+    """Photos that are there more than once."""
+
+    groups: list[Group]
+    threshold: float
+    """Cosine from which on pairs were looked at."""
+    pairs: int
+    alike: int
+    """Of the pairs: not the same picture."""
+    unreadable: int
+
+
+def group_duplicates(
+    items: Sequence[Item],
+    x: Float[np.ndarray, "N D"],
+    *,
+    catalog: Catalog | None,
+    threshold: float | None = None,
+    progress: ShowProgress = quiet,
+) -> Grouped:
+    """Group photos that are held in memory; see :func:`find_duplicates`.
+
+    Args:
+        items: Of the index.
+        x: Their vectors.
+        catalog: Where the photos are; None: near pairs are only candidates.
+        threshold: Cosine from which on pairs are looked at.
+        progress: Told how far it is.
+    """
+    exact = _exact(items)
+    alone = np.setdiff1d(np.arange(len(items)), [row for rows in exact for row in rows[1:]])
+    around = neighbours(x[alone])
+    cosine = threshold
+    if cosine is None:
+        share = CHECKED if catalog is not None else UNCHECKED
+        cosine = 1 - share * usual_distance(around)
+    pairs = close_pairs(around, cosine)
+    pairs = Pairs(alone[pairs.rows], pairs.cosines)
+    checked = _Checked([], [], [], set())
+    if catalog is not None:
+        checked = _check(catalog, items, pairs, progress)
+    else:
+        checked.unknown.extend(pairs.rows.tolist())
+    return Grouped(
+        _groups(items, exact, checked),
+        float(cosine),
+        len(pairs.rows),
+        len(pairs.rows) - sum(map(len, checked[:3])),
+        len(checked.unreadable),
+    )
 
 
 def _exact(items: Sequence[Item]) -> list[list[int]]:

@@ -39,10 +39,14 @@ def labelled_photos(held: Held) -> Labelled:
     """Those of an index's photos that have a label."""
     rows = [row for row, item in enumerate(held.items) if item.label is not None]
     items = [held.items[row] for row in rows]
-    numbers: dict[object, int] = {}
-    groups = [numbers.setdefault(_group(item), len(numbers)) for item in items]
     labels = [item.label for item in items if item.label is not None]
-    return Labelled(held.vectors[rows], labels, np.array(groups, np.int64))
+    return Labelled(held.vectors[rows], labels, photo_groups(items))
+
+
+def photo_groups(items: Iterable[Item]) -> np.ndarray:
+    """Number of each photo's group, from 0."""
+    numbers: dict[object, int] = {}
+    return np.array([numbers.setdefault(_group(item), len(numbers)) for item in items], np.int64)
 
 
 def _group(item: Item) -> tuple[str, str]:

@@ -1,0 +1,95 @@
+"""The OpenAPI description: what every operation may answer besides what its route says."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
+
+from fieldmark.app.access import Allowed, Scope
+from fieldmark.app.problems import MEDIA_TYPE, Problem
+
+SCOPE = "x-fieldmark-scope"
+"""Of an operation: what a caller's token must allow; absent where none is asked."""
+_ALWAYS = {
+    400: "The request cannot be read.",
+    403: "The request comes from another site's page.",
+    408: "The request came too slowly.",
+    421: "The service does not answer to this name.",
+    431: "The head of the request is too large.",
+    500: "Something went wrong inside.",
+    503: "Busy or not ready; try again.",
+}
+_GUARDED = {
+    401: "No token, or an unknown one.",
+    403: "The token's scope does not allow it, or the request comes from another site's page.",
+    429: "Too many unknown tokens from this address.",
+}
+_BODIED = {413: "The body is too large.", 415: "The body is of a kind that is not taken."}
+_PROBLEM = {"$ref": "#/components/schemas/Problem"}
+
+
+def scope_of(route: APIRoute) -> Scope | None:
+    """What a route asks of its caller."""
+    waiting = [route.dependant]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each.call, Allowed):
+            return each.call.scope
+        waiting += each.dependencies
+    return None
+
+
+def describe(app: FastAPI, routes: list[APIRoute], *, guarded: bool) -> dict[str, Any]:
+    """The description of an application.
+
+    Args:
+        app: Whose.
+        routes: Its routes.
+        guarded: Whether callers need tokens.
+    """
+    if app.openapi_schema is not None:
+        return app.openapi_schema
+    told = get_openapi(
+        title=app.title, version=app.version, summary=app.summary, routes=app.routes
+    )
+    schemas = told.setdefault("components", {}).setdefault("schemas", {})
+    schemas["Problem"] = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
+    for route in routes:
+        for method in route.methods or ():
+            operation = told["paths"].get(route.path_format, {}).get(method.lower())
+            if operation is not None:
+                _complete(operation, scope_of(route), guarded=guarded)
+    app.openapi_schema = told
+    return told
+
+
+def _complete(operation: dict[str, Any], scope: Scope | None, *, guarded: bool) -> None:
+    more = dict(_ALWAYS)
+    if "requestBody" in operation:
+        more |= _BODIED
+    if scope is None:
+        operation.pop("security", None)
+    else:
+        operation[SCOPE] = str(scope)
+        if guarded:
+            more |= _GUARDED
+        else:
+            # Nobody is asked for a token: then the description must not say so.
+            operation.pop("security", None)
+    responses = operation.setdefault("responses", {})
+    if "422" in responses and "HTTPValidationError" in str(responses["422"]):
+        responses["422"] = {"description": "A value cannot be used; the text says which."}
+    for status, words in more.items():
+        responses.setdefault(str(status), {"description": words})
+    for status, response in responses.items():
+        if int(status) >= 400:
+            _as_problem(response)
+
+
+def _as_problem(response: dict[str, Any]) -> None:
+    schema = response.get("content", {}).get("application/json", {}).get("schema", _PROBLEM)
+    if schema == _PROBLEM:
+        response["content"] = {MEDIA_TYPE: {"schema": _PROBLEM}}
