@@ -38,9 +38,18 @@ class Batcher:
         largest: Photos of a batch, at most.
         threads: Batches at a time.
         most: Photos that may wait.
+        told: How many photos a batch has.
     """
 
-    def __init__(self, encode: Encode, *, largest: int = 16, threads: int = 1, most: int = 64) -> None:
+    def __init__(
+        self,
+        encode: Encode,
+        *,
+        largest: int = 16,
+        threads: int = 1,
+        most: int = 64,
+        told: Callable[[int], object] = lambda count: None,
+    ) -> None:
         self._encode = encode
         self._largest = largest
         self._most = most
@@ -49,8 +58,7 @@ class Batcher:
         self._closed = False
         self._free = threads
         self.rate = Rate()
-        self.sizes: dict[int, int] = {}
-        """How many batches there were of each size."""
+        self._told = told
         self._threads = [
             threading.Thread(target=self._run, name=f"fieldmark-encoder-{n}", daemon=True)
             for n in range(threads)
@@ -135,7 +143,7 @@ class Batcher:
             except BaseException as error:
                 taken[0].answer.set_exception(error)
             return
-        self.sizes[len(taken)] = self.sizes.get(len(taken), 0) + 1
+        self._told(len(taken))
         try:
             vectors = self._encode([asked.look for asked in taken])
         except Exception as error:
@@ -145,9 +153,7 @@ class Batcher:
                     self._do([asked])
                 return
             _log.warning("a photo could not be embedded: %s: %s", type(error).__name__, error)
-            taken[0].answer.set_exception(
-                FieldmarkError("the encoder cannot embed this photo.")
-            )
+            taken[0].answer.set_exception(FieldmarkError("the encoder cannot embed this photo."))
             return
         self.rate.count(len(taken))
         for asked, vector in zip(taken, vectors, strict=True):

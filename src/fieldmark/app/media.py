@@ -18,17 +18,15 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from enum import StrEnum
 from pathlib import Path
-from typing import NamedTuple
 
 from fieldmark.app.decoders import Decoders, Lane, Wish
+from fieldmark.app.library import MEDIA, Library, Table
 from fieldmark.app.problems import HttpProblem
 from fieldmark.data.catalog import Catalog, Location
 from fieldmark.data.derive import Want
 from fieldmark.data.sandbox import Reply
 from fieldmark.errors import FieldmarkError, PhotoError
-from fieldmark.index.index import Index
 
-MEDIA = re.compile(r"[0-9a-f]{32}", re.ASCII)
 UPLOADS = "uploads"
 """Folder of the index where photos lie that were added through the service."""
 _UPLOADED = re.compile(r"uploads/[0-9a-f]{16,64}\.[a-z]{3,5}", re.ASCII)
@@ -52,65 +50,48 @@ PICTURES: dict[Size, tuple[int, int]] = {
 """Long side in pixels, and JPEG quality."""
 
 
-class Known(NamedTuple):
-    """A photo of the index."""
-
-    key: str
-    sha256: str
-
-
 class Shelf:
     """Which photos there are, and where they lie.
 
     Args:
-        index: Open.
+        library: Knows them.
         photos: Folder, table or shard of the photos; None where nobody knows.
         uploads: Folder of photos that were added through the service.
     """
 
-    def __init__(self, index: Index, photos: Path | None, uploads: Path | None = None) -> None:
-        self._index = index
+    def __init__(self, library: Library, photos: Path | None, uploads: Path | None = None) -> None:
+        self._library = library
         self.photos = photos
         self._uploads = uploads
         self._lock = threading.Lock()
-        self._known: dict[str, Known] = {}
-        self._by_key: dict[str, str] = {}
+        self._names: tuple[Table, dict[str, str]] | None = None
         self._places: dict[str, Location] = {}
-        self._read_at = self._opened_at = -float("inf")
+        self._opened_at = -float("inf")
         self.problem: str | None = None
         """Why the photos cannot be opened, where they cannot."""
 
-    def known(self, media: str) -> Known | None:
-        """A photo by the beginning of its hash; new ones are found after two seconds at most."""
-        found = self._known.get(media)
-        if found is None:
-            self._read()
-            found = self._known.get(media)
-        return found
-
-    def quickly(self, media: str) -> Known | None:
-        """The same without looking for new ones: does not block."""
-        return self._known.get(media)
-
-    def all(self) -> list[str]:
-        """Media ids of all photos that were there when last looked for, by key."""
-        self._read()
-        return [self._by_key[key] for key in sorted(self._by_key)]
-
-    def _read(self) -> None:
-        with self._lock:
-            if time.monotonic() - self._read_at < _SECONDS:
-                return
-            known: dict[str, Known] = {}
-            by_key: dict[str, str] = {}
-            for item in self._index.items():
-                if item.stamp is not None and item.stamp.sha256:
-                    media = item.stamp.sha256[:32]
+    def key(self, media: str) -> str | None:
+        """The photo whose content has this name."""
+        table = self._library.view().table
+        names = self._names
+        if names is None or names[0] is not table:
+            with self._lock:
+                names = self._names
+                if names is None or names[0] is not table:
                     # Of copies the first is as good as any.
-                    known.setdefault(media, Known(item.key, item.stamp.sha256))
-                    by_key[item.key] = media
-            self._known, self._by_key = known, by_key
-            self._read_at = time.monotonic()
+                    pairs = zip(reversed(table.media), reversed(table.keys), strict=True)
+                    names = table, {name: key for name, key in pairs if name}
+                    self._names = names
+        return names[1].get(media)
+
+    def quickly(self, media: str) -> str | None:
+        """The same as it was last asked for: does not block."""
+        names = self._names
+        return None if names is None else names[1].get(media)
+
+    def all(self) -> tuple[str, ...]:
+        """Names of all photos."""
+        return self._library.view().table.media
 
     def place(self, key: str) -> Location:
         """Where a photo's bytes lie.
@@ -119,15 +100,13 @@ class Shelf:
             HttpProblem: 404 ``missing``.
         """
         found = self._places.get(key)
-        if found is None:
-            self._open()
-            found = self._places.get(key)
         if found is None and self._uploads is not None and _UPLOADED.fullmatch(key):
             found = Location(str(self._uploads / key.partition("/")[2]))
         if found is None:
-            raise HttpProblem(
-                404, "missing", "the photo is not where the photos were.", keys=[key]
-            )
+            self._open()
+            found = self._places.get(key)
+        if found is None:
+            raise HttpProblem(404, "missing", "the photo is not where the photos were.", keys=[key])
         return found
 
     def _open(self) -> None:
@@ -142,13 +121,13 @@ class Shelf:
                 self.problem = str(error)
             self._opened_at = time.monotonic()
 
-    def check(self) -> str | None:
-        """Why photos cannot be shown; None where they can."""
+    def check(self) -> str:
+        """Whether photos can be shown: ``ok``, or why not."""
         if self.photos is None:
             return "nobody knows where the photos are; say it with --photos"
         if not self._places:
             self._open()
-        return self.problem
+        return self.problem or "ok"
 
 
 class Store:
@@ -284,7 +263,7 @@ class Media:
         return self._store.recall(media, size)
 
     def knows(self, media: str) -> bool:
-        """Whether a photo is known, without looking for new ones: does not block."""
+        """Whether a photo is known, as far as can be told without waiting."""
         return self._shelf.quickly(media) is not None
 
     def picture(self, media: str, size: Size, lane: Lane = Lane.picture) -> "Future[bytes]":
@@ -299,13 +278,13 @@ class Media:
         # As if it ran: one who gives up must not take it from the others.
         done.set_running_or_notify_cancel()
         data = self._store.read(media, size)
-        known = None if data is not None else self._shelf.known(media)
-        if data is None and known is None and size == Size.large:
+        key = None if data is not None else self._shelf.key(media)
+        if data is None and key is None and size == Size.large:
             data = self._uploaded(media)
         if data is not None:
             done.set_result(data)
             return done
-        wish = self._wish(media, known, size)
+        wish = self._wish(media, key, size)
         with self._lock:
             running = self._made.get((media, size))
             if running is not None:
@@ -318,13 +297,13 @@ class Media:
                 del self._made[media, size]
             done.set_exception(error)
             raise
-        made.add_done_callback(lambda reply: self._finish(media, known, size, reply, done))
+        made.add_done_callback(lambda reply: self._finish(media, key, size, reply, done))
         return done
 
-    def _wish(self, media: str, known: Known | None, size: Size) -> Wish:
+    def _wish(self, media: str, key: str | None, size: Size) -> Wish:
         want = Want(picture=PICTURES[size])
-        if known is not None:
-            return Wish(self._shelf.place(known.key), want)
+        if key is not None:
+            return Wish(self._shelf.place(key), want)
         picture = self._uploaded(media)
         if picture is None:
             raise HttpProblem(404, "unknown_photo", "there is no photo of that name.")
@@ -333,27 +312,21 @@ class Media:
     def _finish(
         self,
         media: str,
-        known: Known | None,
+        key: str | None,
         size: Size,
         made: "Future[Reply]",
         done: "Future[bytes]",
     ) -> None:
         with self._lock:
             self._made.pop((media, size), None)
-        keys = [] if known is None else [known.key]
+        keys = [] if key is None else [key]
         try:
             reply = made.result()
-            if known is not None and reply.content_hash != known.sha256:
-                raise HttpProblem(
-                    409,
-                    "changed",
-                    "the photo's file is not the one that was indexed; look for changes with fieldmark "
-                    "index.",
-                    keys=keys,
-                )
+            if key is not None:
+                check_content(reply, media, key)
             assert reply.derived is not None
             assert reply.derived.picture is not None
-            if known is not None:
+            if key is not None:
                 self._store.write(media, size, reply.derived.picture)
             done.set_result(reply.derived.picture)
         except PhotoError as error:
@@ -387,6 +360,21 @@ class Media:
         self._closed.set()
 
 
+def check_content(reply: Reply, media: str, key: str) -> None:
+    """Whether a photo's file still is the one that was indexed.
+
+    Raises:
+        HttpProblem: 409 ``changed``.
+    """
+    if (reply.content_hash or "")[:MEDIA] != media:
+        raise HttpProblem(
+            409,
+            "changed",
+            "the photo's file is not the one that was indexed; look for changes with fieldmark index.",
+            keys=[key],
+        )
+
+
 def cache_folder(place: Path | None, private: Path) -> Path:
     """Where pictures are kept: in the index's folder, or in a private one where that cannot be written."""
     if place is not None:
@@ -398,9 +386,3 @@ def cache_folder(place: Path | None, private: Path) -> Path:
         except OSError:
             pass
     return private / "media"
-
-
-def media_of(sha256: str) -> str:
-    """The name of a photo in addresses."""
-    return sha256[:32]
-

@@ -80,6 +80,12 @@ class Queries:
             self._kept.move_to_end(media)
             return found[0]
 
+    def clear(self) -> None:
+        """Forget all: they are of another encoder."""
+        with self._lock:
+            self._kept.clear()
+            self._bytes = 0
+
     def _forget_old(self) -> None:
         now = self._clock()
         while self._kept and now - next(iter(self._kept.values()))[1] > self._seconds:

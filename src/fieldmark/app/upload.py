@@ -43,7 +43,7 @@ async def received(request: Request, most: int, folder: Path) -> AsyncIterator[U
         folder: Private folder for large photos.
 
     Raises:
-        HttpProblem: 413 ``too_many_bytes``, 415 ``multipart``, or 400 ``ends_early`` where the client
+        HttpProblem: 413 ``too_large``, 415 ``wrong_type``, or 400 ``ends_early`` where the client
             has gone.
     """
     _check_headers(request, most)
@@ -78,7 +78,7 @@ async def received(request: Request, most: int, folder: Path) -> AsyncIterator[U
 def too_large(most: int) -> HttpProblem:
     """More than is taken."""
     return HttpProblem(
-        413, "too_many_bytes", f"the photo is too large; at most {most:,} bytes are taken."
+        413, "too_large", f"the photo is too large; at most {most:,} bytes are taken."
     )
 
 
@@ -89,7 +89,7 @@ def _check_headers(request: Request, most: int) -> None:
     if request.headers.get("content-type", "").lower().startswith("multipart/"):
         raise HttpProblem(
             415,
-            "multipart",
+            "wrong_type",
             "the body must be the photo's bytes alone, not a form; as curl --data-binary @photo.jpg sends "
             "them.",
         )

@@ -380,9 +380,7 @@ class DecodePool:
             reply["taken"],
         )
         offset = int(reply.get("offset", -1))
-        return answer._replace(
-            photo=photo, shape=(height, width), offset=offset, derived=derived
-        )
+        return answer._replace(photo=photo, shape=(height, width), offset=offset, derived=derived)
 
 
 def processor_count() -> int:

@@ -173,7 +173,6 @@ class Worker:
         except OSError as error:
             return {"id": number, "errno": error.errno}, None
 
-
     def _derive(
         self, reply: dict[str, Any], data: bytes, want: Want
     ) -> tuple[dict[str, Any], memoryview]:

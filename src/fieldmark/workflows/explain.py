@@ -240,9 +240,7 @@ def _of_photo(encoder: Encoder, shot: Shot, out: Path, seed: int) -> dict[str, A
     ]
     if found.attention is not None:
         caption = "Where its attention lies"
-        tiles.append(
-            Tile(shade(shot.picture, found.attention), f"{shot.name}, {caption}", caption)
-        )
+        tiles.append(Tile(shade(shot.picture, found.attention), f"{shot.name}, {caption}", caption))
     parts = tuple(
         Strip(
             (Tile(cut(shot.picture, *place, PART, _SMALL), f"Part {index + 1} of {shot.name}"),),
