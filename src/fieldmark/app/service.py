@@ -3,15 +3,25 @@
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, TypeVar
 
+import numpy as np
 from fastapi import Depends, Request
+from jaxtyping import Float
 
 from fieldmark.app.access import Access
+from fieldmark.app.explainer import Explainer
+from fieldmark.app.heads import Heads
 from fieldmark.app.indexed import Indexed
+from fieldmark.app.library import Library
 from fieldmark.app.metrics import Metrics
+from fieldmark.app.photos import Photos
 from fieldmark.app.problems import HttpProblem
 from fieldmark.app.settings import Settings
+from fieldmark.data.catalog import Location
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -30,32 +40,73 @@ class Service:
     stopping: threading.Event = field(default_factory=threading.Event)
     """Set when the service is about to stop: whoever waits for something gives up."""
     _indexed: Indexed | None = field(init=False, default=None)
+    _photos: Photos | None = field(init=False, default=None)
+    _explainer: Explainer | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.access = Access(self.settings)
         self.metrics = Metrics()
         if self.settings.place is not None:
-            self._indexed = Indexed(self.settings, stopping=self.stopping)
-            self.checks["index"] = self._indexed.check
+            self._open_index()
+
+    def _open_index(self) -> None:
+        self._indexed = Indexed(self.settings, stopping=self.stopping)
+        try:
+            self._photos = Photos(self.settings, self._indexed.library, self.metrics)
+        except BaseException:
+            self._indexed.close()
+            raise
+        self._explainer = Explainer(self._photos)
+        self._indexed.embed = self._embed
+        self.checks |= {
+            "index": self._indexed.check,
+            "encoder": self._photos.check_encoder,
+            "photos": self._photos.shelf.check,
+            "decoders": self._photos.check_decoders,
+        }
+
+    def _embed(self, file: Path) -> Float[np.ndarray, " D"]:
+        return self.photos.embed(Location(str(file))).result().vector
 
     @property
     def indexed(self) -> Indexed:
-        """What works on an index.
+        """What works on an index: library, labels, guesses, overviews."""
+        return _there(self._indexed)
 
-        Raises:
-            HttpProblem: 409 ``no_index`` where the service shows runs only.
-        """
-        if self._indexed is None:
-            raise HttpProblem(
-                409, "no_index", "this service shows runs; start it with an index for this."
-            )
-        return self._indexed
+    @property
+    def library(self) -> Library:
+        """The index in memory."""
+        return self.indexed.library
+
+    @property
+    def heads(self) -> Heads:
+        """The classifier of its labels."""
+        return self.indexed.heads
+
+    @property
+    def photos(self) -> Photos:
+        """What is done with photos."""
+        return _there(self._photos)
+
+    @property
+    def explainer(self) -> Explainer:
+        """Reasons."""
+        return _there(self._explainer)
 
     def close(self) -> None:
         """Let go of processes, threads and files."""
         self.stopping.set()
-        if self._indexed is not None:
-            self._indexed.close()
+        for part in (self._explainer, self._photos, self._indexed):
+            if part is not None:
+                part.close()
+
+
+def _there(part: T | None) -> T:
+    if part is None:
+        raise HttpProblem(
+            409, "no_index", "this service shows runs; start it with an index for this."
+        )
+    return part
 
 
 def _of(request: Request) -> Service:
