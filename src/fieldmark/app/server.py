@@ -65,9 +65,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(router)
     if settings.page:
         app.router.routes.extend(page_routes())
-    routes = [
-        route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)
-    ]
+    routes = [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
 
     def description() -> dict[str, Any]:
         return describe(app, routes, guarded=service.access.guarded)
@@ -75,9 +73,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.openapi = description  # type: ignore[method-assign]
     # The last one added is the outermost.
     app.add_middleware(GZipMiddleware, minimum_size=_COMPRESSED_FROM, compresslevel=4)
-    app.add_middleware(
-        Bodies, settings=settings, access=service.access, description=description
-    )
+    app.add_middleware(Bodies, settings=settings, access=service.access, description=description)
     app.add_middleware(Names, settings=settings)
     app.add_middleware(Watch, metrics=service.metrics)
     return app
