@@ -1,13 +1,13 @@
 """Start the service: where it listens, what it refuses to do, how it stops."""
 
 import contextlib
-import logging
 import signal
 import socket
 from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
+from fastapi import FastAPI
 
 from fieldmark.app.guard import is_address, is_loopback, is_wildcard, split_authority
 from fieldmark.app.protocol import HEAD_BYTES, protocol_for
@@ -20,7 +20,6 @@ from fieldmark.errors import ConfigError, InputError, OutputError
 _BACKLOG = 1_024
 _OTHER_FILES = 256
 """Files that the process needs besides connections."""
-_log = logging.getLogger(__name__)
 
 
 def check_exposure(settings: Settings) -> None:
@@ -110,10 +109,8 @@ def serve(settings: Settings, *, ready: Callable[[str], None]) -> None:
     taken = listen(settings)
     with contextlib.closing(taken):
         app = create_app(settings)
-        port = int(taken.getsockname()[1])
-        _Server(
-            _config(settings, app), app.state.service, lambda: ready(url_of(settings, port))
-        ).run(sockets=[taken])
+        url = url_of(settings, int(taken.getsockname()[1]))
+        make_server(settings, app, lambda: ready(url)).run(sockets=[taken])
 
 
 def most_connections(settings: Settings) -> int:
@@ -132,10 +129,22 @@ def most_connections(settings: Settings) -> int:
     return max(1, min(settings.max_connections, soft - _OTHER_FILES))
 
 
-def _config(settings: Settings, app: Callable[..., object]) -> uvicorn.Config:
-    return uvicorn.Config(
+def make_server(settings: Settings, app: FastAPI, ready: Callable[[], None]) -> uvicorn.Server:
+    """uvicorn as the service needs it.
+
+    Args:
+        settings: Of the service.
+        app: The application.
+        ready: Called when requests are answered.
+    """
+    service: Service = app.state.service
+    config = uvicorn.Config(
         app,
-        http=protocol_for(settings, most_connections(settings)),
+        http=protocol_for(
+            settings,
+            most_connections(settings),
+            lambda code: service.metrics.refused.labels(code).inc(),
+        ),
         ws="none",
         loop="asyncio",
         lifespan="on",
@@ -149,6 +158,7 @@ def _config(settings: Settings, app: Callable[..., object]) -> uvicorn.Config:
         timeout_keep_alive=settings.keep_alive_seconds,  # type: ignore[arg-type]
         timeout_graceful_shutdown=settings.stop_seconds,  # type: ignore[arg-type]
     )
+    return _Server(config, service, ready)
 
 
 class _Server(uvicorn.Server):

@@ -117,4 +117,6 @@ def command(
 
 def _log_to_stderr(*, requests: bool) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
+    # What clients send wrong is counted, and is no news to whoever runs the service.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     logging.getLogger("fieldmark.access").setLevel(logging.INFO if requests else logging.WARNING)
