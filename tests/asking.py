@@ -56,7 +56,7 @@ class Asker:
         given = [(name.lower(), value) for name, value in headers]
         if "host" not in dict(given):
             given.append(HOST)
-        if body:
+        if body and "transfer-encoding" not in dict(given):
             given.append(("content-length", str(len(body))))
         scope = {
             "type": "http",

@@ -77,11 +77,15 @@ class Bodies:
                 check_json(body.whole)
             await self._app(scope, body.receive, body.send)
         except HttpProblem as problem:
-            if body.started:
+            body.refused = body.refused or problem
+        except Exception:
+            # What the application made of a refusal does not count either.
+            if body.refused is None or body.started:
                 raise
-            await answer(problem)(scope, receive, send)
         finally:
             self._held -= body.size
+        if body.refused is not None and not body.started:
+            await answer(body.refused)(scope, receive, send)
 
     def _kind(self, scope: Scope) -> Kind:
         if self._table is None:
@@ -150,7 +154,7 @@ class _Body:
         self._receive, self._send = receive, send
         self._began = asyncio.get_running_loop().time()
         self._done = self._replayed = False
-        self._refused: HttpProblem | None = None
+        self.refused: HttpProblem | None = None
         self.size = 0
         self.whole: bytes | None = None
         self.started = False
@@ -178,7 +182,7 @@ class _Body:
         try:
             return await self._piece()
         except HttpProblem as problem:
-            self._refused = problem
+            self.refused = problem
             raise
 
     async def _piece(self) -> Message:
@@ -198,10 +202,9 @@ class _Body:
         return message
 
     async def send(self, message: Message) -> None:
-        if self._refused is not None and not self.started:
-            raise self._refused
-        self.started = True
-        await self._send(message)
+        if self.refused is None or self.started:
+            self.started = True
+            await self._send(message)
 
 
 def _takes(operation: Any) -> Kind:

@@ -130,7 +130,7 @@ def most_connections(settings: Settings) -> int:
 
 
 def make_server(settings: Settings, app: FastAPI, ready: Callable[[], None]) -> uvicorn.Server:
-    """uvicorn as the service needs it.
+    """Uvicorn as the service needs it.
 
     Args:
         settings: Of the service.
