@@ -99,6 +99,11 @@ class Bodies:
         return Kind.nothing
 
     def _check_head(self, headers: Headers, kind: Kind) -> None:
+        if "content-length" in headers and "transfer-encoding" in headers:
+            # A proxy in front may read it the other way, and see another request in it.
+            raise HttpProblem(
+                400, "bad_request", "a body has a length or comes in chunks, not both."
+            )
         told = headers.get("content-type", "").partition(";")[0].strip().lower()
         if headers.get("content-encoding", "identity").lower() != "identity":
             raise HttpProblem(415, "wrong_type", "bodies are taken as they are, not compressed.")

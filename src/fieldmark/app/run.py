@@ -1,6 +1,7 @@
 """Start the service: where it listens, what it refuses to do, how it stops."""
 
 import contextlib
+import os
 import signal
 import socket
 from collections.abc import Callable
@@ -18,6 +19,8 @@ from fieldmark.app.tokens import read_tokens
 from fieldmark.errors import ConfigError, InputError, OutputError
 
 _BACKLOG = 1_024
+OFFLINE_VARIABLE = "FIELDMARK_OFFLINE"
+"""As in :mod:`fieldmark.nn.places`, which would load torch before the port is known to be free."""
 _OTHER_FILES = 256
 """Files that the process needs besides connections."""
 
@@ -106,6 +109,8 @@ def serve(settings: Settings, *, ready: Callable[[str], None]) -> None:
         FieldmarkError: It cannot start; nothing was changed then.
     """
     check_exposure(settings)
+    # What answers requests fetches nothing, whatever the shell allows its commands.
+    os.environ[OFFLINE_VARIABLE] = "1"
     taken = listen(settings)
     with contextlib.closing(taken):
         app = create_app(settings)

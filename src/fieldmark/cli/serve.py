@@ -78,6 +78,7 @@ def command(
         raise MissingExtraError(error.name or "fastapi", "app", "to serve") from None
     from fieldmark.app.run import check_exposure, serve
     from fieldmark.app.settings import Settings
+    from fieldmark.index.places import shown as printable
     from fieldmark.workflows.serve import find_shown
 
     settings = Settings(
@@ -105,8 +106,8 @@ def command(
     _log_to_stderr(requests=log)
 
     def ready(url: str) -> None:
-        text = f"fieldmark serves {place} at {url} (Ctrl-C stops it)"
-        emit(json, {"url": url, "place": str(place), "tokens": tokens is not None}, text)
+        text = f"fieldmark serves {printable(place)} at {url} (Ctrl-C stops it)"
+        emit(json, {"url": url, "place": printable(place), "tokens": tokens is not None}, text)
         wanted = sys.stdout.isatty() if open_page is None else open_page
         if wanted and not api and not json:
             webbrowser.open(url)
