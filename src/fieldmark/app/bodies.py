@@ -77,11 +77,15 @@ class Bodies:
                 check_json(body.whole)
             await self._app(scope, body.receive, body.send)
         except HttpProblem as problem:
-            if body.started:
+            body.refused = body.refused or problem
+        except Exception:
+            # What the application made of a refusal does not count either.
+            if body.refused is None or body.started:
                 raise
-            await answer(problem)(scope, receive, send)
         finally:
             self._held -= body.size
+        if body.refused is not None and not body.started:
+            await answer(body.refused)(scope, receive, send)
 
     def _kind(self, scope: Scope) -> Kind:
         if self._table is None:
@@ -95,6 +99,11 @@ class Bodies:
         return Kind.nothing
 
     def _check_head(self, headers: Headers, kind: Kind) -> None:
+        if "content-length" in headers and "transfer-encoding" in headers:
+            # A proxy in front may read it the other way, and see another request in it.
+            raise HttpProblem(
+                400, "bad_request", "a body has a length or comes in chunks, not both."
+            )
         told = headers.get("content-type", "").partition(";")[0].strip().lower()
         if headers.get("content-encoding", "identity").lower() != "identity":
             raise HttpProblem(415, "wrong_type", "bodies are taken as they are, not compressed.")
@@ -150,7 +159,7 @@ class _Body:
         self._receive, self._send = receive, send
         self._began = asyncio.get_running_loop().time()
         self._done = self._replayed = False
-        self._refused: HttpProblem | None = None
+        self.refused: HttpProblem | None = None
         self.size = 0
         self.whole: bytes | None = None
         self.started = False
@@ -178,7 +187,7 @@ class _Body:
         try:
             return await self._piece()
         except HttpProblem as problem:
-            self._refused = problem
+            self.refused = problem
             raise
 
     async def _piece(self) -> Message:
@@ -198,10 +207,9 @@ class _Body:
         return message
 
     async def send(self, message: Message) -> None:
-        if self._refused is not None and not self.started:
-            raise self._refused
-        self.started = True
-        await self._send(message)
+        if self.refused is None or self.started:
+            self.started = True
+            await self._send(message)
 
 
 def _takes(operation: Any) -> Kind:
