@@ -1,6 +1,8 @@
-// What the service takes each photo for, after the labels that there are: asked for again when labels change.
+// What the photos seem to be, by the labels as they are now. A plain stand-in with the exports of the labelling view's module.
 import { effect, signal } from "@preact/signals";
-import { ApiError, wait } from "../lib/api";
+import { useEffect } from "preact/hooks";
+import { wait } from "../lib/api";
+import { tellError } from "../lib/toast";
 import { change, table } from "./library";
 
 export interface Guesses {
@@ -12,47 +14,35 @@ export interface Guesses {
   second: number[];
   second_probability: number[];
   unknown: number[] | null;
-  set_size: number[] | null;
-  accuracy: { estimate: number; low: number; high: number; photos: number; how: string } | null;
-  coverage: number;
-  seconds: number;
-  /** Why there are none. */
-  why?: string;
 }
-
-export const guesses = signal<Guesses | null>(null);
-/** Why there are no guesses, in the service's words. */
-export const guessesTrouble = signal<string | null>(null);
-
 export interface Guess {
   label: string;
   probability: number;
-  unknown: boolean;
 }
-/** null where there is none. */
-export function guessOf(row: number): Guess | null {
-  const all = guesses.value;
-  const label = all?.classes[all.guess[row] ?? -1];
-  if (!all || label === undefined || all.snapshot !== table.value?.snapshot) return null;
-  return { label, probability: all.probability[row]!, unknown: all.unknown?.[row] === 1 };
+export const guesses = signal<Guesses | null>(null);
+const users = signal(0);
+export function useGuesses(): void {
+  useEffect(() => {
+    users.value += 1;
+    return () => {
+      users.value -= 1;
+    };
+  }, []);
 }
-
-const patienceMs = 150;
-let stop = new AbortController();
 effect(() => {
   const number = change.value;
-  if (!table.value) return;
-  stop.abort();
-  const mine = (stop = new AbortController());
-  setTimeout(async () => {
-    if (mine.signal.aborted) return;
-    try {
-      const told = await wait<Guesses>("/api/v1/guesses", { change: number }, undefined, mine.signal);
-      if (mine.signal.aborted) return;
-      guesses.value = told;
-      guessesTrouble.value = told.why ?? null;
-    } catch (error) {
-      if (!mine.signal.aborted) guessesTrouble.value = error instanceof ApiError ? error.problem.detail : String(error);
-    }
-  }, patienceMs);
+  if (!users.value || !table.value) return;
+  wait<Guesses>("/api/v1/guesses", { change: number }).then((told) => (guesses.value = told), tellError);
 });
+
+/** The two most likely labels of a photo; none while nothing is known. */
+export function guessesOf(row: number): Guess[] {
+  const told = guesses.value;
+  if (!told?.classes.length) return [];
+  const pairs = [[told.guess[row], told.probability[row]], [told.second[row], told.second_probability[row]]] as const;
+  return pairs.flatMap(([place, probability]) => {
+    const label = place === undefined ? undefined : told.classes[place];
+    return label === undefined || probability === undefined ? [] : [{ label, probability }];
+  });
+}
+export const isUnknown = (row: number): boolean => guesses.value?.unknown?.[row] === 1;

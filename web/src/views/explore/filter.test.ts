@@ -8,14 +8,14 @@ const year: Field = { name: "year", kind: "number", values: [2020] };
 
 describe("the address", () => {
   it("keeps everything, also 'no label'", () => {
-    const query = new URLSearchParams({ q: "wren a", label: "", where: "year > 3", "f.sex": "male", cluster: "7" });
+    const query = new URLSearchParams({ q: "wren a", label: "", where: "year > 3", "f.sex": "male", cluster: "7,12" });
     const filter = readFilter(query);
-    expect(filter).toEqual({ text: "wren a", label: "", fields: new Map([["sex", "male"]]), where: "year > 3", cluster: 7 });
+    expect(filter).toEqual({ text: "wren a", label: "", fields: new Map([["sex", "male"]]), where: "year > 3", clusters: [7, 12] });
     expect(writeFilter(filter)).toEqual(Object.fromEntries(query));
   });
   it("is empty for no filter and takes no nonsense", () => {
     const filter = readFilter(new URLSearchParams({ cluster: "-1; drop" }));
-    expect(filter.cluster).toBeNull();
+    expect(filter.clusters).toEqual([]);
     expect(Object.values(writeFilter(filter)).every((value) => value === undefined)).toBe(true);
   });
 });

@@ -10,8 +10,8 @@ export interface Filter {
   fields: ReadonlyMap<string, string>;
   /** A filter in the service's own language. */
   where: string;
-  /** Place of a cluster in the list of clusters. */
-  cluster: number | null;
+  /** Places in the list of clusters; empty: any. */
+  clusters: readonly number[];
 }
 
 const fieldPrefix = "f.";
@@ -19,17 +19,17 @@ const fieldPrefix = "f.";
 export function readFilter(query: URLSearchParams): Filter {
   const fields = new Map<string, string>();
   for (const [name, value] of query) if (name.startsWith(fieldPrefix) && value) fields.set(name.slice(fieldPrefix.length), value);
-  const cluster = query.get("cluster");
+  const clusters = query.get("cluster") ?? "";
   return {
     text: query.get("q") ?? "", label: query.get("label"), fields, where: query.get("where") ?? "",
-    cluster: cluster !== null && /^\d+$/.test(cluster) ? Number(cluster) : null,
+    clusters: /^\d+(,\d+)*$/.test(clusters) ? clusters.split(",").map(Number) : [],
   };
 }
 
 export function writeFilter(filter: Filter): Record<string, string | undefined> {
   const told: Record<string, string | undefined> = {
     q: filter.text || undefined, label: filter.label ?? undefined, where: filter.where.trim() || undefined,
-    cluster: filter.cluster === null ? undefined : String(filter.cluster),
+    cluster: filter.clusters.join(",") || undefined,
   };
   for (const [name, value] of filter.fields) told[fieldPrefix + name] = value;
   return told;
