@@ -25,7 +25,7 @@ export function BoxDraw(props: {
   const ground = useRef<HTMLDivElement>(null);
   const frame = useRef<HTMLDivElement>(null);
   const hold = useRef<Hold | null>(null);
-  const rest = useRef<ReturnType<typeof setTimeout>>();
+  const rest = useRef<ReturnType<typeof setTimeout>>(undefined);
   const [draft, setDraft] = useState<Box | null>(null);
   const box = draft ?? props.box;
   const there = box !== null;

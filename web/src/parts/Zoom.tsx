@@ -8,7 +8,7 @@ import { isWhole, lies, lookAt, panBy, whole, zoomAround, type Look } from "../l
 
 export interface Zooming {
   look: Look;
-  frame: RefObject<HTMLDivElement>;
+  frame: RefObject<HTMLDivElement | null>;
   size: Size;
   /** Where each photo lies in its frame. */
   rects: readonly Rect[];
