@@ -35,7 +35,7 @@ export function HeatKey(props: { how: Shading; what: string }) {
     return (
       <p class="heatkey small faint">
         <span class="heatkey-line" aria-hidden="true" />
-        Colour is kept where {props.what}; the line is at half of the most. Black was not seen by the encoder.
+        Colour is kept where {props.what}; the line is at half of the most. Dark margins were not seen by the encoder.
       </p>
     );
   }
@@ -44,7 +44,7 @@ export function HeatKey(props: { how: Shading; what: string }) {
       <span>Nothing</span>
       <span class="heatkey-scale" style={{ backgroundImage: `linear-gradient(to right, ${scaleStops()})` }} aria-hidden="true" />
       <span>Most</span>
-      <span>Bright: {props.what}.</span>
+      <span>Bright: {props.what}. Grey margins were not seen by the encoder.</span>
     </p>
   );
 }

@@ -19,20 +19,51 @@ export interface PairReasons {
   maps: { first: Grid; second: Grid };
   /** Where the encoder's square lies in each photo, as fractions of the upright photo. */
   square: { first: Box; second: Box };
+  /** Side of a part as a share of the encoder's square. */
+  part: number;
   believable: boolean;
   belief: string;
 }
-/** Side of a part as a share of the encoder's square, as the library measures it. */
-export const PART = 0.25;
+export interface Example {
+  key: string;
+  media: string;
+  label: string;
+  /** The part, as fractions of the upright photo. */
+  box: Box;
+}
+export interface ClassMark {
+  /** `telling`: each photo's own most telling place; `part`: the same part in all photos. */
+  kind: string;
+  sentence: string;
+  /** Of the first label and of the second in turn; two that follow each other are best compared. */
+  examples: Example[];
+}
+export interface ClassReasons {
+  photos: [number, number];
+  /** Photos on the right side of a line drawn without them. */
+  right: number;
+  total: number;
+  lede: string;
+  marks: ClassMark[];
+  believable: boolean;
+  belief: string;
+}
+
+/** Examples two by two, as they are best compared. */
+export function pairsOf(examples: readonly Example[]): [Example, Example][] {
+  const pairs: [Example, Example][] = [];
+  for (let index = 0; index + 1 < examples.length; index += 2) pairs.push([examples[index]!, examples[index + 1]!]);
+  return pairs;
+}
 
 const kept = new Map<string, unknown>();
 const KEPT = 40;
 
-/** Ask once: explaining takes seconds, and photos do not change under their keys while the page is open. */
+/** Ask once, for explaining takes seconds; `of` tells apart what the body does not (labels that have changed). */
 export async function explain<T>(
-  what: "pair" | "classes", body: unknown, told: (working: Working) => void, stop: AbortSignal,
+  what: "pair" | "classes", body: unknown, of: string, told: (working: Working) => void, stop: AbortSignal,
 ): Promise<T> {
-  const name = `${what} ${JSON.stringify(body)}`;
+  const name = `${what} ${JSON.stringify(body)} ${of}`;
   if (kept.has(name)) return kept.get(name) as T;
   const found = await sendJsonAndWait<T>(`/api/v1/explain/${what}`, body, told, stop);
   kept.set(name, found);

@@ -16,7 +16,7 @@ import { BackIcon, MinusIcon, NextIcon, PlusIcon, SearchIcon, WholeIcon } from "
 import { Photo } from "../parts/Photo";
 import { useZoom, ZoomFrame } from "../parts/Zoom";
 import { labels, table } from "../state/library";
-import { explain, PART, pairBody, type PairReasons } from "../state/explain";
+import { explain, pairBody, type PairReasons } from "../state/explain";
 import { address, search, show, type Answer, type Asked } from "../state/search";
 import "../styles/compare.css";
 
@@ -123,7 +123,7 @@ function Pair(props: {
   useEffect(() => {
     const control = new AbortController();
     setFailed(null);
-    explain<PairReasons>("pair", pairBody(asked.source, other), setWorking, control.signal).then(setReasons, (error: unknown) => {
+    explain<PairReasons>("pair", pairBody(asked.source, other), sides[0].media + sides[1].media, setWorking, control.signal).then(setReasons, (error: unknown) => {
       if (control.signal.aborted) return;
       setFailed(error instanceof ApiError ? sentence(error.problem.detail) : String(error));
     });
@@ -186,7 +186,7 @@ function Pair(props: {
         square={squares![side]} how={how} opacity={opacity} />}
       {props.boxes[side] && <span class="match-box" style={placed(props.boxes[side])} />}
       {chosen !== null && matches[chosen] && (
-        <span class={`mark-part disc-${chosen % 8}`} style={placed(partOnPhoto(side ? matches[chosen].second : matches[chosen].first, PART, squares![side]))} />
+        <span class={`mark-part disc-${chosen % 8}`} style={placed(partOnPhoto(side ? matches[chosen].second : matches[chosen].first, reasons!.part, squares![side]))} />
       )}
     </>
   );
@@ -253,8 +253,8 @@ function Pair(props: {
                     <button class={`shared-part ${chosen === index ? "mark-on" : ""}`} aria-pressed={held === index} onClick={() => hold(index)} title="Look at it in both photos"
                       onPointerEnter={() => setActive(index)} onPointerLeave={() => setActive(null)} onFocus={() => setActive(index)} onBlur={() => setActive(null)}>
                       <span class={`disc disc-${index % 8}`}>{index + 1}</span>
-                      <Crop media={sides[0].media} box={partOnPhoto(match.first, PART, squares![0])} alt={`Part ${index + 1} of the first photo`} size="large" />
-                      <Crop media={sides[1].media} box={partOnPhoto(match.second, PART, squares![1])} alt={`Part ${index + 1} of the second photo`} size="large" />
+                      <Crop media={sides[0].media} box={partOnPhoto(match.first, reasons!.part, squares![0])} alt={`Part ${index + 1} of the first photo`} size="large" />
+                      <Crop media={sides[1].media} box={partOnPhoto(match.second, reasons!.part, squares![1])} alt={`Part ${index + 1} of the second photo`} size="large" />
                       <span class="small shared-told">Blur it in one of the two, and the similarity falls from {reasons.similarity.toFixed(2)} to {(reasons.similarity - match.adds).toFixed(2)}. <span class="faint">Seen alone, the two parts are alike by {match.alike.toFixed(2)}.</span></span>
                     </button>
                   </li>
