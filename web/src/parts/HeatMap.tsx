@@ -1,0 +1,50 @@
+// A map over a photo: a canvas as large as the element that it lies in, the photo shaded by the map.
+import { useEffect, useRef } from "preact/hooks";
+import { mediaUrl } from "../lib/api";
+import type { Box } from "../lib/geometry";
+import { scaleStops, shade, type Grid, type Shading } from "../lib/heat";
+
+export function HeatMap(props: { media: string; grid: Grid; square: Box; how: Shading; opacity: number }) {
+  const ref = useRef<HTMLCanvasElement>(null);
+  const { media, grid, square, how } = props;
+  useEffect(() => {
+    let wanted = true;
+    const photo = new Image();
+    photo.src = mediaUrl(media, "large");
+    void photo.decode().then(() => {
+      const canvas = ref.current;
+      if (!wanted || !canvas) return;
+      canvas.width = photo.naturalWidth;
+      canvas.height = photo.naturalHeight;
+      const pen = canvas.getContext("2d", { willReadFrequently: true })!;
+      pen.drawImage(photo, 0, 0);
+      const pixels = pen.getImageData(0, 0, canvas.width, canvas.height);
+      shade(pixels.data, canvas.width, canvas.height, grid, square, how);
+      pen.putImageData(pixels, 0, 0);
+    }, () => undefined); // The photo beneath says that it cannot be shown.
+    return () => {
+      wanted = false;
+    };
+  }, [media, grid, square, how]);
+  return <canvas ref={ref} class="heatmap" style={{ opacity: props.opacity }} aria-hidden="true" />;
+}
+
+/** What bright means. */
+export function HeatKey(props: { how: Shading; what: string }) {
+  if (props.how === "dimmed") {
+    return (
+      <p class="heatkey small faint">
+        <span class="heatkey-line" aria-hidden="true" />
+        Colour is kept where {props.what}; the line is at half of the most. Dark margins were not seen by the encoder.
+      </p>
+    );
+  }
+  return (
+    <p class="heatkey small faint">
+      <span>Nothing</span>
+      <span class="heatkey-scale" style={{ backgroundImage: `linear-gradient(to right, ${scaleStops()})` }} aria-hidden="true" />
+      <span>Most</span>
+      <span>Bright: {props.what}. Grey margins were not seen by the encoder.</span>
+    </p>
+  );
+}
