@@ -7,7 +7,7 @@ from fastapi import FastAPI
 
 import fieldmark
 from fieldmark.app.problems import HttpProblem, on_fieldmark_error, on_problem
-from fieldmark.app.routes import health
+from fieldmark.app.routes import health, runs
 from fieldmark.app.service import Service
 from fieldmark.app.settings import Settings
 from fieldmark.errors import FieldmarkError
@@ -39,4 +39,6 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_exception_handler(FieldmarkError, on_fieldmark_error)
     app.add_exception_handler(HttpProblem, on_problem)
     app.include_router(health.router)
+    app.include_router(runs.router)
+    app.include_router(runs.media)
     return app

@@ -1,10 +1,11 @@
 """What routes work with: made once when the service starts, closed when it stops."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends, Request
 
+from fieldmark.app.runs import Runs
 from fieldmark.app.settings import Settings
 
 
@@ -13,6 +14,10 @@ class Service:
     """Parts of a running service."""
 
     settings: Settings
+    runs: Runs = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.runs = Runs(self.settings.runs)
 
     def close(self) -> None:
         """Let go of processes, threads and files."""
