@@ -1,3 +1,7 @@
+import { useMemo } from "preact/hooks";
+import { Grid } from "../parts/Grid";
+import { table } from "../state/library";
 export function Explore() {
-  return <p class="empty">Nothing here yet.</p>;
+  const rows = useMemo(() => Int32Array.from(table.value?.keys ?? [], (_, row) => row), [table.value]);
+  return <Grid rows={rows} name="Photos" onOpen={(row) => console.log("open", row)} />;
 }
