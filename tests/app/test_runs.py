@@ -1,6 +1,5 @@
 import base64
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -292,5 +291,5 @@ def test_a_run_that_came_later_is_found_and_one_that_went_is_gone(place, client,
     assert client.get("/api/v1/runs").json() == []
     folder = make_run(place / "cars")
     run = only(client)["run"]
-    os.rename(folder, place.parent / "moved")
+    folder.rename(place.parent / "moved")
     assert client.get(f"/api/v1/runs/{run}").status_code == 404
