@@ -25,6 +25,8 @@ async function load(from: number): Promise<void> {
   }
 }
 
+/** Where nobody needs a token nobody has a name. */
+const whoOf = (by: string) => (by === "" ? "" : by === me.value?.name ? "you, " : `${by}, `);
 const when = (text: string): string => {
   const at = new Date(text);
   const today = at.toDateString() === new Date().toDateString();
@@ -68,7 +70,7 @@ export function History() {
               <div class="history-words">
                 <span><strong>{group.after ?? "Label removed"}</strong>{group.changes.length > 1 && <span class="faint"> · {group.changes.length.toLocaleString("en")} photos</span>}</span>
                 <span class="faint small">
-                  {group.by === (me.value?.name ?? "") || group.by === "you" ? "you" : group.by || "you"}, <time dateTime={group.at}>{when(group.at)}</time>
+                  {whoOf(group.by)}<time dateTime={group.at}>{when(group.at)}</time>
                   {before.size === 1 && !before.has(null) && <> · was {[...before][0]}</>}
                   {before.size > 1 && " · had other labels"}
                 </span>
