@@ -8,6 +8,7 @@ import { follow, go, view, views, type View } from "./lib/router";
 import { isDark, theme } from "./lib/theme";
 import { forget, toasts } from "./lib/toast";
 import { Dialog } from "./parts/Dialog";
+import { Labelling } from "./parts/Labelling";
 import { load, trouble } from "./state/library";
 import { Explore } from "./views/Explore";
 import { Label } from "./views/Label";
@@ -65,6 +66,7 @@ export function App() {
           </div>
         ))}
       </div>
+      <Labelling />
       {help.value && (
         <Dialog title="Shortcuts" onClose={() => (help.value = false)}>
           <dl class="shortcuts">

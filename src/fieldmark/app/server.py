@@ -30,6 +30,7 @@ from fieldmark.app.routes import (
     library,
     media,
     photos,
+    runs,
     session,
 )
 from fieldmark.app.service import Service
@@ -46,6 +47,8 @@ ROUTERS: tuple[APIRouter, ...] = (
     changing.router,
     media.router,
     photos.router,
+    runs.router,
+    runs.media,
 )
 """Every subject of the API."""
 _COMPRESSED_FROM = 2_000

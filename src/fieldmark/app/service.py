@@ -18,6 +18,7 @@ from fieldmark.app.library import Library
 from fieldmark.app.metrics import Metrics
 from fieldmark.app.photos import Photos
 from fieldmark.app.problems import HttpProblem
+from fieldmark.app.runs import Runs
 from fieldmark.app.settings import Settings
 from fieldmark.data.catalog import Location
 
@@ -35,6 +36,7 @@ class Service:
     settings: Settings
     access: Access = field(init=False)
     metrics: Metrics = field(init=False)
+    runs: Runs = field(init=False)
     checks: dict[str, Callable[[], str]] = field(default_factory=dict)
     """By name, what /readyz asks of each part: ``ok``, or what is wrong in words."""
     stopping: threading.Event = field(default_factory=threading.Event)
@@ -46,6 +48,7 @@ class Service:
     def __post_init__(self) -> None:
         self.access = Access(self.settings)
         self.metrics = Metrics()
+        self.runs = Runs(self.settings.runs)
         if self.settings.place is not None:
             self._open_index()
 

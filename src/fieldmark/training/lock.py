@@ -17,6 +17,8 @@ except ImportError:  # pragma: no cover - Windows has no such locks; there the r
     fcntl = None  # type: ignore[assignment]
 
 _LOCK = "run.lock"
+_LOOK = 0.1
+"""Seconds after which a lock that cannot be had is somebody's: ``is_held`` holds one for an instant."""
 _held: dict[Path, tuple[BinaryIO, int]] = {}
 
 
@@ -44,12 +46,44 @@ def hold_run(run: Path) -> Iterator[None]:
             file.close()
 
 
+def is_held(run: Path) -> bool:
+    """Whether a process works on a run folder right now.
+
+    Asks by taking a shared lock for an instant, so it also knows of processes in other containers
+    and does not mind a file that a killed process left. False where the system has no locks.
+    """
+    path = run.resolve() / _LOCK
+    if path in _held:
+        return True
+    if fcntl is None:
+        return False
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _lock(file: BinaryIO) -> None:
+    end = time.monotonic() + _LOOK
+    while True:
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(_LOOK / 10)
+
+
 def _take(path: Path) -> BinaryIO:
     with storage.storage_errors(path):
         file = path.open("a+b")
     try:
         if fcntl is not None:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(file)
     except BlockingIOError:
         file.seek(0)
         holder = file.read().decode(errors="replace").strip()

@@ -1,4 +1,129 @@
-// Place of the labelling view's bar: sets labels of the photos that are chosen.
-export function LabelBar(_: { rows: readonly number[] }) {
-  return null;
+// Type or pick a label for some photos: the likely ones first, by number keys, Enter, or a tap.
+import { useEffect, useId, useMemo, useRef, useState } from "preact/hooks";
+import { useShortcuts } from "../lib/keys";
+import { guessesOf, guesses, useGuesses } from "../state/guesses";
+import { recent, setLabels } from "../state/labelling";
+import { counts, labels } from "../state/library";
+import { meanGuess, nearlyTheSame, suggest } from "../state/suggest";
+import "../styles/labelbar.css";
+
+export interface LabelBarProps {
+  /** Rows of the table that get the label. */
+  rows: readonly number[];
+  /** After a label was set or removed. */
+  onDone?: (label: string | null) => void;
+  /** Escape in the empty field. */
+  onLeave?: () => void;
+  /** Take the focus at once. */
+  focus?: boolean;
+  /** No message and no undo button: the view shows it itself. */
+  quiet?: boolean;
+  /** The view has number keys of its own. */
+  noNumbers?: boolean;
+}
+
+/** Guesses are read for so many of the photos; more would say the same. */
+const ENOUGH = 400;
+const percent = (share: number) => `${Math.round(100 * share)} %`;
+
+export function LabelBar(props: LabelBarProps) {
+  const { rows } = props;
+  useGuesses();
+  const id = useId();
+  const field = useRef<HTMLInputElement>(null);
+  const [typed, setTyped] = useState("");
+  const [place, setPlace] = useState(0);
+  const [doubted, setDoubted] = useState<string | null>(null);
+
+  const step = Math.max(1, Math.floor(rows.length / ENOUGH));
+  const told = guesses.value;
+  const guessed = useMemo(() => meanGuess(rows.filter((_, index) => index % step === 0).map(guessesOf)), [rows, told]);
+  const offered = suggest({ typed, guessed, recent: recent.value, counts: counts.value });
+  const text = typed.trim();
+  const isNew = text !== "" && !counts.value.has(text) && !offered.some((one) => one.label === text);
+  const near = isNew ? nearlyTheSame(text, counts.value.keys()) : null;
+  const options = [...offered.map((one) => one.label), ...(isNew ? [text] : [])];
+  const held = rows.filter((row) => labels.value[row] != null).length;
+  const chosen = options[Math.min(place, options.length - 1)];
+  const other = rows.filter((row) => labels.value[row] != null && labels.value[row] !== chosen).length;
+
+  useEffect(() => {
+    if (props.focus) field.current?.focus();
+  }, []);
+  useEffect(() => setDoubted(null), [typed]);
+
+  function put(label: string | null) {
+    setLabels(rows, label, props.quiet);
+    setTyped("");
+    setPlace(0);
+    props.onDone?.(label);
+  }
+  /** What is nearly the same as a known label is asked for twice. */
+  function choose(label: string | undefined) {
+    if (label === undefined || !rows.length) return;
+    if (near && label === text && doubted !== text) setDoubted(text);
+    else put(label);
+  }
+  useShortcuts([
+    { key: "l", what: "Label: type a name", run: () => field.current?.focus() },
+    ...(props.noNumbers ? [] : Array.from({ length: 9 }, (_, index) => ({
+      key: String(index + 1), what: `Label: suggestion ${index + 1}`, run: () => choose(offered[index]?.label),
+    }))),
+  ], [rows, told, typed, doubted]);
+
+  function onKey(event: KeyboardEvent) {
+    const digit = typed === "" && !props.noNumbers && /^[1-9]$/.test(event.key) ? Number(event.key) - 1 : -1;
+    if (digit >= 0 && offered[digit]) choose(offered[digit].label);
+    else if (event.key === "Enter") choose(chosen);
+    else if (event.key === "ArrowDown" || event.key === "ArrowRight" && typed === "") setPlace(Math.min(place + 1, options.length - 1));
+    else if (event.key === "ArrowUp" || event.key === "ArrowLeft" && typed === "") setPlace(Math.max(place - 1, 0));
+    else if (event.key === "Backspace" && typed === "" && !event.repeat) {
+      if (held) put(null);
+    } else if (event.key === "Escape") {
+      if (typed === "") {
+        field.current?.blur();
+        props.onLeave?.();
+      } else setTyped("");
+    } else return;
+    event.preventDefault();
+    event.stopPropagation();
+  }
+
+  return (
+    <section class="labelbar" aria-label="Label">
+      <div class="labelbar-line">
+        <input ref={field} class="field labelbar-field" type="text" value={typed} maxLength={200} placeholder="Type a label…"
+          role="combobox" aria-label={`Label of ${rows.length === 1 ? "this photo" : `${rows.length} photos`}`}
+          aria-expanded={options.length > 0} aria-controls={`${id}-list`} aria-autocomplete="list"
+          aria-activedescendant={options.length ? `${id}-${Math.min(place, options.length - 1)}` : undefined}
+          autocomplete="off" autocapitalize="words" spellcheck={false} enterkeyhint="done"
+          onInput={(event) => { setTyped(event.currentTarget.value); setPlace(0); }} onKeyDown={onKey} />
+        <span class="labelbar-told small faint" aria-live="polite">
+          {rows.length.toLocaleString("en")} {rows.length === 1 ? "photo" : "photos"}
+          {other > 0 && chosen !== undefined && <strong class="labelbar-over"> · {other === 1 && rows.length === 1 ? "replaces its label" : `replaces ${other.toLocaleString("en")} ${other === 1 ? "label" : "labels"}`}</strong>}
+        </span>
+        {held > 0 && <button class="button button-plain small" onClick={() => put(null)} title="Backspace in the empty field">Remove {held === 1 ? "label" : `${held.toLocaleString("en")} labels`}</button>}
+      </div>
+      <ul class="labelbar-list" id={`${id}-list`} role="listbox" aria-label="Suggestions">
+        {options.map((label, index) => {
+          const one = offered[index];
+          return (
+            <li key={label} id={`${id}-${index}`} role="option" aria-selected={label === chosen} class="labelbar-option"
+              onPointerDown={(event) => event.preventDefault()} onClick={() => choose(label)}>
+              {one && index < 9 && !props.noNumbers && typed === "" && <kbd class="kbd">{index + 1}</kbd>}
+              <span class="labelbar-name">{one ? label : `New label “${label}”`}</span>
+              {one?.probability !== undefined && <span class="small faint">{percent(one.probability)}</span>}
+            </li>
+          );
+        })}
+        {!options.length && <li class="small faint" role="option" aria-selected="false" aria-disabled="true">No label yet. Type the first one.</li>}
+      </ul>
+      {near && (
+        <p class="labelbar-near small" role="alert">
+          “{text}” is nearly the same as <button class="button button-plain small" onClick={() => put(near)}>{near}</button>
+          {doubted === text ? " Press Enter again to make it a label of its own." : ""}
+        </p>
+      )}
+    </section>
+  );
 }

@@ -1,10 +1,19 @@
-// What the photos seem to be, by the labels as they are now. A plain stand-in with the exports of the labelling view's module.
-import { effect, signal } from "@preact/signals";
+// What the photos seem to be, by the labels as they are now: asked anew after each change, the newest answer wins.
+import { effect, signal, computed } from "@preact/signals";
 import { useEffect } from "preact/hooks";
-import { wait } from "../lib/api";
+import { ApiError, wait } from "../lib/api";
 import { tellError } from "../lib/toast";
-import { change, table } from "./library";
+import { acknowledged } from "./labelling";
+import { change, labels, table } from "./library";
 
+export interface Accuracy {
+  estimate: number;
+  low: number;
+  high: number;
+  photos: number;
+  how: string;
+}
+/** Columns in the order of the table. */
 export interface Guesses {
   change: number;
   snapshot: string;
@@ -14,13 +23,38 @@ export interface Guesses {
   second: number[];
   second_probability: number[];
   unknown: number[] | null;
+  set_size: number[] | null;
+  accuracy: Accuracy | null;
+  coverage: number;
+  seconds: number;
+  /** Why there are none yet. */
+  why?: string | null;
 }
 export interface Guess {
   label: string;
   probability: number;
 }
+export interface Moment {
+  labelled: number;
+  accuracy: Accuracy | null;
+  coverage: number;
+}
+
 export const guesses = signal<Guesses | null>(null);
+/** A newer answer is on its way. */
+export const guessing = signal(false);
+/** How labels, coverage and accuracy came along since the page was opened. */
+export const session = signal<readonly Moment[]>([]);
+export const labelled = computed(() => labels.value.reduce((sum, one) => sum + (one === null ? 0 : 1), 0));
+
+const CALM_MS = 250;
+const AGAIN_MS = 3_000;
+const KEPT_MOMENTS = 400;
 const users = signal(0);
+let asked: AbortController | null = null;
+let timer = 0;
+
+/** Keep the guesses fresh while a view is open that shows them. */
 export function useGuesses(): void {
   useEffect(() => {
     users.value += 1;
@@ -29,20 +63,50 @@ export function useGuesses(): void {
     };
   }, []);
 }
+
 effect(() => {
-  const number = change.value;
-  if (!users.value || !table.value) return;
-  wait<Guesses>("/api/v1/guesses", { change: number }).then((told) => (guesses.value = told), tellError);
+  const newest = Math.max(change.value, acknowledged.value);
+  const snapshot = table.value?.snapshot;
+  if (!users.value || !snapshot) return;
+  if (guesses.peek()?.change === newest && guesses.peek()?.snapshot === snapshot) return;
+  clearTimeout(timer);
+  guessing.value = true;
+  timer = window.setTimeout(() => void ask(newest), guesses.peek() ? CALM_MS : 0);
 });
+
+async function ask(newest: number): Promise<void> {
+  asked?.abort();
+  const own = new AbortController();
+  asked = own;
+  try {
+    const told = await wait<Guesses>("/api/v1/guesses", { change: newest }, undefined, own.signal);
+    if (asked !== own) return;
+    // Of other photos than the table's: the table is being loaded again, and asks anew.
+    if (told.snapshot === table.value?.snapshot) guesses.value = told;
+    const moment = { labelled: labelled.value, accuracy: told.accuracy, coverage: told.coverage };
+    session.value = [...session.value, moment].slice(-KEPT_MOMENTS);
+  } catch (error) {
+    if (asked !== own) return;
+    // While the service is away the shell says so; the guesses come when it is back.
+    if (error instanceof ApiError && error.problem.status === 0) timer = window.setTimeout(() => void ask(newest), AGAIN_MS);
+    else tellError(error);
+  } finally {
+    if (asked === own) guessing.value = false;
+  }
+}
 
 /** The two most likely labels of a photo; none while nothing is known. */
 export function guessesOf(row: number): Guess[] {
   const told = guesses.value;
   if (!told?.classes.length) return [];
-  const pairs = [[told.guess[row], told.probability[row]], [told.second[row], told.second_probability[row]]] as const;
+  const pairs: [number | undefined, number | undefined][] = [
+    [told.guess[row], told.probability[row]],
+    [told.second[row], told.second_probability[row]],
+  ];
   return pairs.flatMap(([place, probability]) => {
-    const label = place === undefined ? undefined : told.classes[place];
+    const label = place === undefined || place < 0 ? undefined : told.classes[place];
     return label === undefined || probability === undefined ? [] : [{ label, probability }];
   });
 }
+
 export const isUnknown = (row: number): boolean => guesses.value?.unknown?.[row] === 1;

@@ -1,3 +1,65 @@
+// Training: which runs there are, how one goes, and whether it helped.
+import { useEffect } from "preact/hooks";
+import { follow, query } from "../lib/router";
+import { duration } from "../state/runlog";
+import { followRuns, runs, runTrouble, type RunCard } from "../state/runs";
+import "../styles/train.css";
+import { Run } from "./train/Run";
+import { shortVerdict, tone } from "./train/words";
+
 export function Train() {
-  return <p class="empty">Nothing here yet.</p>;
+  useEffect(followRuns, []);
+  const asked = query.value.get("run");
+  const list = runs.value;
+  const shown = asked ?? list?.[0]?.run ?? null;
+  if (!list) return <p class="empty" role="status">{runTrouble.value ?? "Looking for training runs…"}</p>;
+  if (!list.length) {
+    return (
+      <div class="empty stack">
+        <p>No training run is shown here.</p>
+        <p class="small">Train with <code>fieldmark train photos/ --out runs/first</code>, and give the folder when the service is started: <code>fieldmark serve … --runs runs</code>. A run can be watched while it goes.</p>
+      </div>
+    );
+  }
+  return (
+    <div class={`train ${asked ? "train-one" : ""}`}>
+      <nav class="train-list" aria-label="Runs">
+        <h1 class="train-title">Training runs</h1>
+        {runTrouble.value && <p class="train-trouble small" role="alert">{runTrouble.value}</p>}
+        <ul>
+          {list.map((card) => (
+            <li key={card.run}>
+              <a class="run-card" href={`/train?run=${card.run}`} onClick={follow} aria-current={card.run === shown ? "page" : undefined}>
+                <span class="run-name">{card.name}</span>
+                <RunState card={card} />
+                <span class="run-about small faint">
+                  {[card.recipe, card.photos === null ? "" : `${card.photos.toLocaleString("en")} photos`, age(card)].filter(Boolean).join(" · ")}
+                </span>
+              </a>
+            </li>
+          ))}
+        </ul>
+      </nav>
+      <div class="train-main">{shown && <Run key={shown} run={shown} />}</div>
+    </div>
+  );
+}
+
+function RunState({ card }: { card: RunCard }) {
+  if (card.state === "running") {
+    const share = card.epochs ? Math.min(1, (card.epoch ?? 0) / card.epochs) : 0;
+    return (
+      <span class="run-state small">
+        <span class="run-dot" aria-hidden="true" />Running
+        <progress class="run-progress" value={share} max={1} aria-label="Epochs done" />
+      </span>
+    );
+  }
+  if (card.state === "finished") return <span class={`run-state small verdict-${tone(card.verdict)}`}>{shortVerdict(card.verdict)}</span>;
+  return <span class="run-state small faint">{card.state === "failed" ? "Failed" : "Stopped"}{card.epoch !== null && card.epochs ? ` at epoch ${Number(card.epoch.toFixed(1))} of ${card.epochs}` : ""}</span>;
+}
+
+function age(card: RunCard): string {
+  const seconds = (Date.now() - Date.parse(card.updated)) / 1000;
+  return seconds < 90 ? "just now" : `${duration(seconds)} ago`;
 }

@@ -1,0 +1,75 @@
+// How far labelling is: labelled photos, what they speak for, and how often the guesses are probably right.
+import { signal } from "@preact/signals";
+import { Dialog } from "../../parts/Dialog";
+import { IconDownload } from "../../parts/labelIcons";
+import { guesses, guessing, labelled, session } from "../../state/guesses";
+import { table } from "../../state/library";
+
+const percent = (share: number) => `${Math.round(100 * share)} %`;
+const open = signal(false);
+
+export function Measures() {
+  const total = table.value?.keys.length ?? 0;
+  const told = guesses.value;
+  const accuracy = told?.accuracy;
+  return (
+    <div class="measures" aria-busy={guessing.value}>
+      <div class="measure">
+        <span class="measure-name">Labelled</span>
+        <strong>{labelled.value.toLocaleString("en")}</strong> <span class="faint">of {total.toLocaleString("en")}</span>
+      </div>
+      {told && told.classes.length > 0 && (
+        <div class="measure measure-wide" title="Share of all photos that look much like a labelled one">
+          <span class="measure-name">Covered</span><strong>{percent(told.coverage)}</strong>
+        </div>
+      )}
+      <button class="measure measure-button" onClick={() => (open.value = true)} aria-label="How the accuracy was measured">
+        <span class="measure-name">Guesses right</span>
+        {accuracy
+          ? <><strong>{percent(accuracy.estimate)}</strong> <span class="faint">{percent(accuracy.low).replace(" %", "")}–{percent(accuracy.high)}</span><Spark /></>
+          : <span class="faint">{told ? "not known yet" : "…"}</span>}
+      </button>
+      <a class="button button-plain measure-wide" href="/api/v1/labels.csv" download="labels.csv" title="Labels that people set: path, label"><IconDownload />Labels</a>
+      <a class="button button-plain measure-wide" href="/api/v1/classified.csv" download="classified.csv" title="A guess for every photo, with its probability"><IconDownload />Guesses</a>
+      {open.value && (
+        <Dialog title="How often the guesses are right" onClose={() => (open.value = false)}>
+          <div class="stack measure-words">
+            {accuracy ? (
+              <>
+                <p>About <strong>{percent(accuracy.estimate)}</strong> of the guesses are right; with 95 % confidence between {percent(accuracy.low)} and {percent(accuracy.high)}.</p>
+                <p>Measured on {accuracy.photos.toLocaleString("en")} labelled photos: {accuracy.how}.</p>
+                <p class="faint small">This holds for photos like those that were labelled. Photos that were chosen because they are hard make it look lower than it is; kinds of which no photo is labelled make it look higher.</p>
+              </>
+            ) : <p>{told?.why ?? "There are too few labels to measure it. A few photos of each of a few kinds are enough."}</p>}
+            <p class="small">Covered: {told ? percent(told.coverage) : "…"} of all photos look much like a labelled one. The others are where guesses go wrong most.</p>
+            <p class="row">
+              <a class="button" href="/api/v1/labels.csv" download="labels.csv"><IconDownload />labels.csv</a>
+              <a class="button" href="/api/v1/classified.csv" download="classified.csv"><IconDownload />classified.csv</a>
+            </p>
+          </div>
+        </Dialog>
+      )}
+    </div>
+  );
+}
+
+const W = 72;
+const H = 22;
+/** The estimate and its interval over this visit. */
+function Spark() {
+  const known = session.value.filter((one) => one.accuracy !== null).slice(-80);
+  if (known.length < 2) return null;
+  const low = Math.min(...known.map((one) => one.accuracy!.low));
+  const high = Math.max(...known.map((one) => one.accuracy!.high));
+  const x = (index: number) => (1 + (index / (known.length - 1)) * (W - 4)).toFixed(1);
+  const y = (value: number) => (H - 2 - ((value - low) / (high - low || 1)) * (H - 4)).toFixed(1);
+  const upper = known.map((one, index) => `${x(index)},${y(one.accuracy!.high)}`);
+  const lower = known.map((one, index) => `${x(index)},${y(one.accuracy!.low)}`).reverse();
+  return (
+    <svg class="spark" viewBox={`0 0 ${W} ${H}`} width={W} height={H} role="img" aria-label="Over this visit">
+      <polygon class="spark-band" points={[...upper, ...lower].join(" ")} />
+      <polyline class="spark-line" points={known.map((one, index) => `${x(index)},${y(one.accuracy!.estimate)}`).join(" ")} />
+      <circle class="spark-end" cx={x(known.length - 1)} cy={y(known.at(-1)!.accuracy!.estimate)} r="2" />
+    </svg>
+  );
+}

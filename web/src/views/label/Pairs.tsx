@@ -1,0 +1,140 @@
+// Look-alikes to settle: two kinds left and right, the doubtful photo between them.
+import { signal } from "@preact/signals";
+import { useEffect, useState } from "preact/hooks";
+import { wait } from "../../lib/api";
+import { useShortcuts } from "../../lib/keys";
+import { tellError } from "../../lib/toast";
+import { LabelBar } from "../../parts/LabelBar";
+import { IconDown, IconLeft, IconRight, IconUndo } from "../../parts/labelIcons";
+import { Photo } from "../../parts/Photo";
+import { useSwipe } from "../../parts/useSwipe";
+import { canUndo, setLabels, undo } from "../../state/labelling";
+import { labels, mayLabel, table } from "../../state/library";
+import { stageSize } from "../../state/next";
+import { Stage } from "./Stage";
+
+interface Doubt {
+  key: string;
+  media: string;
+  first: number;
+  second: number;
+  other: number;
+}
+interface Pair {
+  first: string;
+  second: string;
+  photos: Doubt[];
+  typical: { first: string[]; second: string[] };
+}
+const pairs = signal<readonly Pair[] | null>(null);
+const aside = signal<ReadonlySet<string>>(new Set());
+const nameOf = (pair: Pair) => `${pair.first} | ${pair.second}`;
+const percent = (share: number) => `${Math.round(100 * share)} %`;
+
+async function load(signal: AbortSignal): Promise<void> {
+  try {
+    pairs.value = (await wait<{ pairs: Pair[] }>("/api/v1/pairs", { count: 30 }, undefined, signal)).pairs;
+  } catch (error) {
+    tellError(error);
+    pairs.value ??= [];
+  }
+}
+const openOf = (pair: Pair) => pair.photos.filter((one) => {
+  const row = table.value?.rowOf.get(one.key);
+  return row !== undefined && labels.value[row] == null && !aside.value.has(one.key);
+});
+
+export function Pairs() {
+  const [name, setName] = useState<string | null>(null);
+  const [trail, setTrail] = useState<readonly { key: string; labelled: boolean; pair: string }[]>([]);
+  const [naming, setNaming] = useState(false);
+  useEffect(() => {
+    const own = new AbortController();
+    void load(own.signal);
+    return () => own.abort();
+  }, []);
+  const open = (pairs.value ?? []).map((pair) => ({ pair, left: openOf(pair) })).filter((one) => one.left.length);
+  const now = open.find((one) => nameOf(one.pair) === name) ?? open[0];
+  const photo = now?.left[0];
+  const row = photo ? table.value!.rowOf.get(photo.key)! : -1;
+
+  function decide(label: string | null) {
+    if (!photo || !now || (label !== null && !mayLabel.value)) return;
+    if (label === null) aside.value = new Set([...aside.value, photo.key]);
+    else setLabels([row], label, true);
+    setTrail([...trail, { key: photo.key, labelled: label !== null, pair: nameOf(now.pair) }].slice(-100));
+    setName(nameOf(now.pair));
+    setNaming(false);
+  }
+  function takeBack() {
+    const last = trail.at(-1);
+    if (!last) return;
+    setTrail(trail.slice(0, -1));
+    setName(last.pair);
+    if (last.labelled && canUndo.value) undo();
+    else aside.value = new Set([...aside.value].filter((key) => key !== last.key));
+  }
+  useShortcuts([
+    { key: "ArrowLeft", what: "It is the left one", run: () => decide(now?.pair.first ?? null) },
+    { key: "ArrowRight", what: "It is the right one", run: () => decide(now?.pair.second ?? null) },
+    { key: "ArrowDown", what: "Neither, or not to be told", run: () => decide(null) },
+    { key: "n", what: "Another kind: type a label", run: () => setNaming(true) },
+    { key: "z", what: "Take the last one back", run: takeBack },
+  ], [photo?.key, trail, mayLabel.value]);
+  const swipe = useSwipe({ left: () => decide(now?.pair.first ?? null), right: () => decide(now?.pair.second ?? null) });
+  useEffect(() => {
+    for (const one of now?.left.slice(1, 3) ?? []) new Image().src = `/media/${one.media}/${stageSize()}`;
+  }, [photo?.key]);
+
+  if (!pairs.value) return <p class="empty" role="status">Looking for photos that stand between two kinds…</p>;
+  if (!photo || !now) return <p class="empty">{pairs.value.length ? "All look-alikes are settled." : "No photo stands between two kinds: the guesses are clear, or too little is labelled yet."}</p>;
+  const side = (which: "first" | "second") => {
+    const label = now.pair[which];
+    return (
+      <button class={`pair-side pair-${which}`} disabled={!mayLabel.value} onClick={() => decide(label)}>
+        <span class="pair-name">{which === "first" && <IconLeft />}<span>{label}</span>{which === "second" && <IconRight />}</span>
+        <span class="pair-chance small">{percent(photo[which])}</span>
+        <span class="pair-photos">
+          {now.pair.typical[which].slice(0, 6).map((key) => {
+            const other = table.value!.rowOf.get(key);
+            return other === undefined ? null : <Photo key={key} media={table.value!.media[other]!} alt={`A typical ${label}`} eager />;
+          })}
+        </span>
+      </button>
+    );
+  };
+  return (
+    <div class="pairs">
+      <label class="pairs-pick">
+        <span class="faint small">Pair</span>
+        <select class="field" value={nameOf(now.pair)} onChange={(event) => setName(event.currentTarget.value)}>
+          {open.map((one) => <option key={nameOf(one.pair)} value={nameOf(one.pair)}>{one.pair.first} or {one.pair.second} ({one.left.length})</option>)}
+        </select>
+        <span class="faint small">{now.left.length} to settle</span>
+      </label>
+      <div class="pairs-stage">
+        {side("first")}
+        <div class="pair-middle" {...swipe.handlers}>
+          <div class="next-slide" style={swipe.moved ? { transform: `translateX(${swipe.moved * 0.6}px)` } : undefined}>
+            <Stage key={photo.media} media={photo.media} alt={`Photo to settle: ${photo.key}`} size={stageSize()} />
+          </div>
+          {swipe.far && <span class="next-hint">{swipe.moved < 0 ? now.pair.first : now.pair.second}</span>}
+        </div>
+        {side("second")}
+      </div>
+      <div class="pairs-actions">
+        {naming
+          ? <LabelBar rows={[row]} focus quiet noNumbers onDone={(label) => label !== null && decide(label)} onLeave={() => setNaming(false)} />
+          : (
+            <>
+              <span class="faint small pairs-keys"><kbd class="kbd">←</kbd> {now.pair.first}</span>
+              <button class="button" onClick={() => decide(null)}><IconDown />Not to be told</button>
+              <button class="button" disabled={!mayLabel.value} onClick={() => setNaming(true)}><kbd class="kbd">N</kbd>Another kind…</button>
+              <button class="button button-plain" disabled={!trail.length} onClick={takeBack}><IconUndo />Back <kbd class="kbd">Z</kbd></button>
+              <span class="faint small pairs-keys">{now.pair.second} <kbd class="kbd">→</kbd></span>
+            </>
+          )}
+      </div>
+    </div>
+  );
+}
