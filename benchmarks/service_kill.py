@@ -55,7 +55,9 @@ class Person:
         self.count = 0
         self.undone = 0
 
-    def ask(self, line: http.client.HTTPConnection, method: str, path: str, body: Any = None) -> Any:
+    def ask(
+        self, line: http.client.HTTPConnection, method: str, path: str, body: Any = None
+    ) -> Any:
         """One request; an answer that does not come is told by an exception."""
         data = None if body is None else json.dumps(body)
         line.request(method, path, data, {"Content-Type": "application/json"} if data else {})
@@ -65,7 +67,10 @@ class Person:
     def work(self) -> None:
         """One round."""
         line = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
-        with contextlib.suppress(OSError, http.client.HTTPException, ValueError), contextlib.closing(line):
+        with (
+            contextlib.suppress(OSError, http.client.HTTPException, ValueError),
+            contextlib.closing(line),
+        ):
             while True:
                 key = f"p{self.draw.randrange(KEYS):03}.jpg"
                 status, told = self.ask(line, "GET", f"/api/v1/photo?key={key}")
@@ -75,7 +80,9 @@ class Person:
                 label = f"{self.name} {self.count}"
                 done = self.set(line, key, label, told["version"])
                 if done is not None and self.draw.random() < 0.4:
-                    self.undone += self.set(line, key, done["before"][key], done["versions"][key]) is not None
+                    self.undone += (
+                        self.set(line, key, done["before"][key], done["versions"][key]) is not None
+                    )
 
     def set(
         self, line: http.client.HTTPConnection, key: str, label: str | None, version: int
@@ -110,7 +117,10 @@ class Follower(Person):
     def work(self) -> None:
         """One round."""
         line = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        with contextlib.suppress(OSError, http.client.HTTPException, ValueError), contextlib.closing(line):
+        with (
+            contextlib.suppress(OSError, http.client.HTTPException, ValueError),
+            contextlib.closing(line),
+        ):
             while True:
                 self.follow(line, 5)
 
@@ -237,7 +247,9 @@ def main() -> None:
             os.waitpid(child, 0)
             for thread in threads:
                 thread.join()
-            print(f"round {number + 1}: {sum(len(p.done) for p in people)} acknowledged", flush=True)
+            print(
+                f"round {number + 1}: {sum(len(p.done) for p in people)} acknowledged", flush=True
+            )
         child = start(place, port)
         answers(port)
         line = http.client.HTTPConnection("127.0.0.1", port, timeout=30)

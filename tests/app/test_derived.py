@@ -52,7 +52,9 @@ def finished(derived, kind, work, snapshot="one", **more):
     work.go.set()
     return until(
         lambda: (
-            None if isinstance(found := derived.ask(kind, snapshot, work, **more), Working) else found
+            None
+            if isinstance(found := derived.ask(kind, snapshot, work, **more), Working)
+            else found
         )
     )
 

@@ -48,7 +48,8 @@ def test_guesses_are_those_of_a_classifier_of_the_labels(client):
     np.testing.assert_allclose(told["second_probability"], np.sort(p, axis=1)[:, 1], atol=0.0051)
     assert told["unknown"] == made.is_unknown(x).astype(int).tolist()
     assert told["set_size"] == [len(each) for each in made.predict_set(x)]
-    assert 0 < told["coverage"] <= 1
+    settled(client, "/api/v1/next?count=1")
+    assert 0 < settled(client, "/api/v1/guesses")["coverage"] <= 1
 
 
 def test_the_estimate_is_that_of_held_out_photos(client):

@@ -172,7 +172,7 @@ class Live:
 
     def pack(self, made: Guesses) -> Packed:
         """As the page takes it: arrays in the order of the table."""
-        likeness = self._likeness(made.view)
+        likeness = self._likeness(made.view, wait_seconds=0.0)
         known = not isinstance(likeness, Working)
         with self._lock:
             last = self._packed
@@ -205,7 +205,7 @@ class Live:
             self._packed = made, known, packed
         return packed
 
-    def _likeness(self, view: View) -> Likeness | Working:
+    def _likeness(self, view: View, wait_seconds: float = 1.0) -> Likeness | Working:
         x = view.table.vectors
 
         def make(report: Report) -> Likeness:
@@ -214,7 +214,7 @@ class Live:
 
         if not len(x):
             return Working(done=0, total=0, what="no photos")
-        return self._derived.ask(_LIKENESS, view.table.snapshot, make, wait_seconds=1.0)
+        return self._derived.ask(_LIKENESS, view.table.snapshot, make, wait_seconds=wait_seconds)
 
     # -- what to label
 
