@@ -65,7 +65,9 @@ def test_the_library_is_described(client):
     assert told["snapshot"] == client.get("/api/v1/table").json()["snapshot"]
 
 
-@pytest.mark.parametrize("where", ["year = 2021", 'label = "wren" and year = 2020', "label is null"])
+@pytest.mark.parametrize(
+    "where", ["year = 2021", 'label = "wren" and year = 2020', "label is null"]
+)
 def test_filters_choose_the_rows_that_the_index_chooses(place, client, where):
     told = client.get("/api/v1/rows", params={"where": where}).json()
     keys = client.get("/api/v1/table").json()["keys"]
@@ -80,7 +82,9 @@ def test_a_filter_that_cannot_be_read_is_refused_with_the_place(client):
     assert "year = = 3" in refused.json()["detail"] or "=" in refused.json()["detail"]
 
 
-@pytest.mark.parametrize("path", ["table", "rows?where=label is null", "map", "clusters", "outliers"])
+@pytest.mark.parametrize(
+    "path", ["table", "rows?where=label is null", "map", "clusters", "outliers"]
+)
 def test_a_snapshot_that_is_gone_is_told(client, path):
     joined = "&" if "?" in path else "?"
     refused = client.get(f"/api/v1/{path}{joined}snapshot=0123")

@@ -1,5 +1,6 @@
 """The contract of every engine, against plain Python and brute force."""
 
+import itertools
 import threading
 
 import numpy as np
@@ -299,7 +300,7 @@ def test_marks_tell_what_another_process_changed(reopen, index):
     assert step(lambda: index.remove(["b"])) == (True, False)
     assert step(lambda: index.items()) == (False, False)
     texts = [mark.items for mark in seen]
-    assert len(set(texts)) == 1 + sum(a != b for a, b in zip(texts, texts[1:], strict=False))
+    assert len(set(texts)) == 1 + sum(a != b for a, b in itertools.pairwise(texts))
 
 
 def test_numbers_of_the_history_are_seen_in_their_order(reopen, index):

@@ -29,8 +29,9 @@ _LIKENESS: Made[Likeness] = Made("likeness", 1, urgency=3)
 _SUSPECTS: Made[Any] = Made("suspects", 1, urgency=0)
 _LEAST_SURE = 0.5
 """Probability of two labels together from which on a photo is a case for these two."""
-_CLOSE = 0.3
-"""Difference of the two, at most."""
+_DOUBTED = 0.2
+"""Share of photos without a label, the least sure, that are cases: which ones these are does not depend on
+how sure the head is on the whole."""
 _TYPICAL = 3
 _ODDER = "photos that were chosen as the next to label are odder than the rest, of which more may be right"
 
@@ -171,7 +172,7 @@ class Live:
 
     def pack(self, made: Guesses) -> Packed:
         """As the page takes it: arrays in the order of the table."""
-        likeness = self._likeness(made.view)
+        likeness = self._likeness(made.view, wait_seconds=0.0)
         known = not isinstance(likeness, Working)
         with self._lock:
             last = self._packed
@@ -204,7 +205,7 @@ class Live:
             self._packed = made, known, packed
         return packed
 
-    def _likeness(self, view: View) -> Likeness | Working:
+    def _likeness(self, view: View, wait_seconds: float = 1.0) -> Likeness | Working:
         x = view.table.vectors
 
         def make(report: Report) -> Likeness:
@@ -213,7 +214,7 @@ class Live:
 
         if not len(x):
             return Working(done=0, total=0, what="no photos")
-        return self._derived.ask(_LIKENESS, view.table.snapshot, make, wait_seconds=1.0)
+        return self._derived.ask(_LIKENESS, view.table.snapshot, make, wait_seconds=wait_seconds)
 
     # -- what to label
 
@@ -285,8 +286,10 @@ class Live:
         free = np.flatnonzero(~view.labelled & ~view.table.missing)
         p = made.probabilities[free, made.best[free]]
         q = made.probabilities[free, made.second[free]]
-        close = (p + q >= _LEAST_SURE) & (p - q <= _CLOSE)
-        rows, doubt = free[close], ((p + q) * (1 - (p - q)))[close]
+        case = np.flatnonzero((p + q >= _LEAST_SURE) & (q > 0))
+        share = q[case] / p[case]
+        least = np.argsort(-share, kind="stable")[: max(photos, int(_DOUBTED * len(free)))]
+        rows, doubt = free[case[least]], share[least]
         both = np.sort(np.stack([made.best[rows], made.second[rows]], axis=1), axis=1)
         kinds, of = np.unique(both, axis=0, return_inverse=True)
         weight = np.bincount(of.ravel(), weights=doubt, minlength=len(kinds))

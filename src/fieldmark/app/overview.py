@@ -2,7 +2,8 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,14 @@ from fieldmark.app.derived import Derived, Made, Report, Working
 from fieldmark.app.library import Library, View
 from fieldmark.app.problems import HttpProblem
 from fieldmark.data.catalog import Catalog
+from fieldmark.data.decode import Photo
+from fieldmark.data.same import DECODE_SIDE
+from fieldmark.data.sandbox import DecodePool, Job
 from fieldmark.errors import FieldmarkError
 from fieldmark.evaluation.plane import FEW, Plane, flat, lay_out
 from fieldmark.index.alike import Held, read_items
 from fieldmark.workflows.cluster import name_of, sort_photos
-from fieldmark.workflows.duplicates import Decoder, decode_here, group_duplicates
+from fieldmark.workflows.duplicates import Decoder, group_duplicates
 from fieldmark.workflows.outliers import rank_outliers
 
 ODDEST = 500
@@ -52,7 +56,6 @@ class Overview:
         derived: Computes and keeps them.
         folder: Where places on the map are remembered; None: only while the service runs.
         photos: Where the photos are; None where they are not to be seen.
-        decoder: Opens photos to compare pixels; photos are not trusted.
     """
 
     def __init__(
@@ -62,11 +65,10 @@ class Overview:
         folder: Path | None,
         *,
         photos: Callable[[], Path | None] = lambda: None,
-        decoder: Decoder = decode_here,
     ) -> None:
         self._library, self._derived = library, derived
         self._places = _Places(folder)
-        self._photos, self._decoder = photos, decoder
+        self._photos = photos
 
     # -- map
 
@@ -179,13 +181,14 @@ class Overview:
                     catalog = Catalog.open(place)
                 except FieldmarkError:
                     catalog = None  # A disk that is not there: near pairs are only alike then.
-            made = group_duplicates(
-                held.items,
-                held.vectors,
-                catalog=catalog,
-                decoder=self._decoder,
-                progress=progress,
-            )
+            with _sandboxed() as decoder:
+                made = group_duplicates(
+                    held.items,
+                    held.vectors,
+                    catalog=catalog,
+                    decoder=decoder,
+                    progress=progress,
+                )
             groups = []
             for group in made.groups:
                 likeness = held.vectors[group.rows] @ held.vectors[group.rows[0]]
@@ -206,6 +209,21 @@ class Overview:
             )
 
         return self._derived.ask(_DUPLICATES, view.table.snapshot, make, wait_seconds=0.5)
+
+
+@contextmanager
+def _sandboxed() -> Iterator[Decoder]:
+    """Opens photos in a process of its own: they are not trusted."""
+    with DecodePool(1, short_side=DECODE_SIDE) as pool:
+
+        def decoder(catalog: Catalog, row: int) -> Photo:
+            (reply,) = pool.map([Job(row, catalog.location(row))])
+            if reply.error is not None:
+                raise reply.error
+            assert reply.photo is not None
+            return reply.photo
+
+        yield decoder
 
 
 def _same_rows(held: Held, view: View) -> Held:
