@@ -18,9 +18,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from enum import StrEnum
 from pathlib import Path
+from typing import NamedTuple
 
 from fieldmark.app.decoders import Decoders, Lane, Wish
-from fieldmark.app.library import MEDIA, Library, Table
+from fieldmark.app.library import MEDIA
 from fieldmark.app.problems import HttpProblem
 from fieldmark.data.catalog import Catalog, Location
 from fieldmark.data.derive import Want
@@ -50,21 +51,28 @@ PICTURES: dict[Size, tuple[int, int]] = {
 """Long side in pixels, and JPEG quality."""
 
 
+class Names(NamedTuple):
+    """Photos of the index, in the same order."""
+
+    media: tuple[str, ...]
+    keys: tuple[str, ...]
+
+
 class Shelf:
     """Which photos there are, and where they lie.
 
     Args:
-        library: Knows them.
+        names: Tells what is in the index now.
         photos: Folder, table or shard of the photos; None where nobody knows.
         uploads: Folder of photos that were added through the service.
     """
 
-    def __init__(self, library: Library, photos: Path | None, uploads: Path | None = None) -> None:
-        self._library = library
+    def __init__(self, names: Callable[[], Names], photos: Path | None, uploads: Path | None = None) -> None:
+        self._names = names
         self.photos = photos
         self._uploads = uploads
         self._lock = threading.Lock()
-        self._names: tuple[Table, dict[str, str]] | None = None
+        self._known: tuple[tuple[str, ...], dict[str, str]] = ((), {})
         self._places: dict[str, Location] = {}
         self._opened_at = -float("inf")
         self.problem: str | None = None
@@ -72,26 +80,24 @@ class Shelf:
 
     def key(self, media: str) -> str | None:
         """The photo whose content has this name."""
-        table = self._library.view().table
-        names = self._names
-        if names is None or names[0] is not table:
+        names, known = self._names(), self._known
+        if known[0] is not names.media:
             with self._lock:
-                names = self._names
-                if names is None or names[0] is not table:
+                known = self._known
+                if known[0] is not names.media:
                     # Of copies the first is as good as any.
-                    pairs = zip(reversed(table.media), reversed(table.keys), strict=True)
-                    names = table, {name: key for name, key in pairs if name}
-                    self._names = names
-        return names[1].get(media)
+                    pairs = zip(reversed(names.media), reversed(names.keys), strict=True)
+                    known = names.media, {name: key for name, key in pairs if name}
+                    self._known = known
+        return known[1].get(media)
 
     def quickly(self, media: str) -> str | None:
         """The same as it was last asked for: does not block."""
-        names = self._names
-        return None if names is None else names[1].get(media)
+        return self._known[1].get(media)
 
     def all(self) -> tuple[str, ...]:
-        """Names of all photos."""
-        return self._library.view().table.media
+        """Names of all photos; empty texts where nobody knows the content."""
+        return self._names().media
 
     def place(self, key: str) -> Location:
         """Where a photo's bytes lie.
@@ -350,7 +356,7 @@ class Media:
             for media in itertools.islice(self._shelf.all(), most):
                 if self._closed.is_set():
                     return
-                if self._store.has(media, Size.small):
+                if not media or self._store.has(media, Size.small):
                     continue
                 with contextlib.suppress(FieldmarkError, HttpProblem):
                     self.picture(media, Size.small, Lane.ahead).result(timeout=60)

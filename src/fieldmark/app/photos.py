@@ -19,7 +19,7 @@ from starlette.requests import ClientDisconnect
 from fieldmark.app.batching import Batcher
 from fieldmark.app.decoders import Decoders, Lane, Rate, Wish, busy
 from fieldmark.app.library import MEDIA, Library
-from fieldmark.app.media import PICTURES, UPLOADS, Media, Shelf, Size, Store, cache_folder
+from fieldmark.app.media import PICTURES, UPLOADS, Media, Names, Shelf, Size, Store, cache_folder
 from fieldmark.app.metrics import Metrics
 from fieldmark.app.problems import HttpProblem
 from fieldmark.app.queries import Queries, Query
@@ -116,7 +116,11 @@ class Photos:
             folder=self.folder,
             decoder=decoder,
         )
-        self.shelf = Shelf(library, self._place(), None if folder is None else folder / UPLOADS)
+        self.shelf = Shelf(
+            lambda: Names(library.view().table.media, library.view().table.keys),
+            self._place(),
+            None if folder is None else folder / UPLOADS,
+        )
         self.store = Store(cache_folder(folder, self.folder))
         self.media = Media(self.shelf, self.store, self.decoders, self._picture_of)
         library.on_photos.append(self._on_photos)
