@@ -117,7 +117,7 @@ class Photos:
             decoder=decoder,
         )
         self.shelf = Shelf(
-            lambda: Names(library.view().table.media, library.view().table.keys),
+            self._names,
             self._place(),
             None if folder is None else folder / UPLOADS,
         )
@@ -187,6 +187,10 @@ class Photos:
             with closing(Parts(self._parts)) as parts:
                 noted = None if parts.source is None else Path(parts.source)
         return noted
+
+    def _names(self) -> Names:
+        table = self.library.view().table
+        return Names(table.media, table.keys)
 
     def _warm_up(self) -> None:
         """Photos of the index decide the arithmetic, before anybody waits for it."""
