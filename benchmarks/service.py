@@ -28,8 +28,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
-from _record import record
 
+from _record import record
 from fieldmark import storage
 from fieldmark.data.catalog import Catalog
 from fieldmark.data.tables import csv_text
@@ -94,7 +94,9 @@ print(json.dumps({"decode": decode, "model": rates, "size": encoder.size,
 class Request:
     """What is sent, and what the answer should be."""
 
-    def __init__(self, kind: str, body: bytes, expected: set[int], length: int | None = None) -> None:
+    def __init__(
+        self, kind: str, body: bytes, expected: set[int], length: int | None = None
+    ) -> None:
         self.kind, self.expected = kind, expected
         told = len(body) if length is None else length
         head = f"POST /api/v1/embed HTTP/1.1\r\nHost: {{host}}\r\nContent-Length: {told}\r\n\r\n"
@@ -250,7 +252,9 @@ class Health(threading.Thread):
 
     def run(self) -> None:
         began = looked = time.perf_counter()
-        wish = f"GET /healthz HTTP/1.1\r\nHost: {self.address[0]}:{self.address[1]}\r\n\r\n".encode()
+        wish = (
+            f"GET /healthz HTTP/1.1\r\nHost: {self.address[0]}:{self.address[1]}\r\n\r\n".encode()
+        )
         with socket.create_connection(self.address) as connection:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             while not self.end.wait(0.05):
@@ -356,7 +360,9 @@ def main() -> None:
         index_photos(chosen.encoder, table, index, device="cpu")
         before = alone(chosen.encoder, files, 8)
         process = subprocess.Popen(
-            [sys.executable, "-c", SERVER, str(index), str(LIMIT)], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", SERVER, str(index), str(LIMIT)],
+            stdout=subprocess.PIPE,
+            text=True,
         )
         try:
             parts = urlsplit(process.stdout.readline().strip())
@@ -402,7 +408,9 @@ def main() -> None:
             f"p{q}": round(float(np.percentile(health.milliseconds, q)), 1) for q in (50, 99, 100)
         },
         "memory_mb": [list(each) for each in health.memory],
-        "memory_grows": round(float(memory[half:, 1:].sum(1).mean() / memory[:half, 1:].sum(1).mean() - 1), 4),
+        "memory_grows": round(
+            float(memory[half:, 1:].sum(1).mean() / memory[:half, 1:].sum(1).mean() - 1), 4
+        ),
         "pictures": {key: round(value) for key, value in shown.items()},
     }
     chosen.name != "none" and record(chosen.name, result)

@@ -100,7 +100,11 @@ def test_pictures_are_upright_small_and_tell_nothing_of_where(decoders):
 
 
 def test_bad_photos_are_refused_by_the_closed_list(decoders):
-    for data, code in ((b"", "empty"), (b"<svg/>", "format_not_allowed"), (b"\xff\xd8\xff", "broken")):
+    for data, code in (
+        (b"", "empty"),
+        (b"<svg/>", "format_not_allowed"),
+        (b"\xff\xd8\xff", "broken"),
+    ):
         with pytest.raises(PhotoError) as error:
             decoders.submit(Wish(data, LOOK)).result(30)
         assert error.value.code == code
@@ -116,7 +120,11 @@ def fake(tmp_path, monkeypatch):
         folder = tmp_path / "private"
         folder.mkdir()
         decoders = Decoders(
-            1, folder=folder, limits=Limits(max_seconds=1.0), decoder="fake_slow_decoder:decode", **settings
+            1,
+            folder=folder,
+            limits=Limits(max_seconds=1.0),
+            decoder="fake_slow_decoder:decode",
+            **settings,
         )
         made.append(decoders)
         return decoders

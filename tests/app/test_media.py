@@ -3,6 +3,7 @@
 import os
 import threading
 from concurrent.futures import Future
+from functools import partial
 
 import pytest
 
@@ -12,6 +13,7 @@ from fieldmark.app.problems import HttpProblem
 from fieldmark.data.derive import Derived
 from fieldmark.data.sandbox import Reply
 from fieldmark.errors import PhotoError
+from fieldmark.workflows.index import upload_of
 
 A, B, C, D = (letter * 32 for letter in "abcd")
 
@@ -53,7 +55,9 @@ def test_memory_is_bounded_and_large_ones_are_not_in_it(tmp_path):
 
 
 def test_where_the_index_cannot_be_written_a_private_folder_is_used(tmp_path):
-    assert cache_folder(tmp_path / "index", tmp_path / "own") == tmp_path / "index" / "cache" / "media"
+    assert (
+        cache_folder(tmp_path / "index", tmp_path / "own") == tmp_path / "index" / "cache" / "media"
+    )
     (tmp_path / "file").write_text("no folder")
     assert cache_folder(tmp_path / "file", tmp_path / "own") == tmp_path / "own" / "media"
     assert cache_folder(None, tmp_path / "own") == tmp_path / "own" / "media"
@@ -79,7 +83,7 @@ def made(tmp_path):
     for key in ("one.jpg", "copy.jpg"):
         (photos / key).write_bytes(jpeg())
     decoders = Decoders()
-    shelf = Shelf(lambda: names[-1], photos, tmp_path / "uploads")
+    shelf = Shelf(lambda: names[-1], lambda: photos, partial(upload_of, tmp_path))
     uploaded = {B: b"picture"}.get
     return Media(shelf, Store(tmp_path / "cache"), decoders, uploaded), decoders, shelf, names
 
@@ -109,7 +113,9 @@ def test_a_picture_is_made_once_however_many_ask_and_then_kept(made):
         (PhotoError("broken", "cannot be decoded"), 404, "broken"),
     ],
 )
-def test_photos_that_cannot_be_shown_say_why_and_may_be_asked_for_again(made, outcome, status, code):
+def test_photos_that_cannot_be_shown_say_why_and_may_be_asked_for_again(
+    made, outcome, status, code
+):
     media, decoders, *_ = made
     for _ in range(2):
         asked = media.picture(A, Size.small)
@@ -140,8 +146,8 @@ def test_new_photos_are_found_and_a_photo_that_is_gone_is_missing(made, tmp_path
     assert shelf.key(C) is None
     names.append(Names((C, D, B), ("new.jpg", "gone.jpg", "uploads/0123456789abcdef.jpg")))
     assert shelf.key(C) == "new.jpg"
-    (shelf.photos / "new.jpg").write_bytes(jpeg())
-    assert shelf.place("new.jpg").file == str(shelf.photos / "new.jpg")
+    (tmp_path / "photos" / "new.jpg").write_bytes(jpeg())
+    assert shelf.place("new.jpg").file == str(tmp_path / "photos" / "new.jpg")
     with pytest.raises(HttpProblem) as error:
         shelf.place("gone.jpg")
     assert error.value.problem.code == "missing"

@@ -50,7 +50,9 @@ def encoder(place):
 
 @pytest.fixture(scope="module")
 def client(place):
-    settings = Settings(place=str(place / "index"), device="cpu", max_upload_bytes=LIMIT, page=False)
+    settings = Settings(
+        place=str(place / "index"), device="cpu", max_upload_bytes=LIMIT, page=False
+    )
     with TestClient(create_app(settings), base_url="http://127.0.0.1:8000") as made:
         yield made
 
@@ -155,7 +157,10 @@ def test_questions_that_make_no_sense_are_refused(client, files, body, status):
         (b"<html>", 422, "format_not_allowed"),
         (b"\xff\xd8\xff\xe0 no photo", 422, "broken"),
         (
-            b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + (60_000).to_bytes(4, "big") * 2 + b"\x08\x02\0\0\0" + bytes(99),
+            b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
+            + (60_000).to_bytes(4, "big") * 2
+            + b"\x08\x02\0\0\0"
+            + bytes(99),
             422,
             None,
         ),
@@ -219,7 +224,9 @@ def test_pictures_are_small_upright_bare_and_kept_by_browsers(client, files):
         assert b"Exif" not in data
 
 
-@pytest.mark.parametrize("name", ["0" * 32, "0" * 31, "..%2f..%2fetc", "0" * 33, "A" * 32, "%00" * 32])
+@pytest.mark.parametrize(
+    "name", ["0" * 32, "0" * 31, "..%2f..%2fetc", "0" * 33, "A" * 32, "%00" * 32]
+)
 def test_other_names_show_nothing(client, name):
     assert client.get(f"/media/{name}/small").status_code in (404, 422)
     assert client.get(f"/media/{'0' * 32}/huge").status_code == 422
@@ -229,7 +236,7 @@ def test_classify_says_what_the_labels_tell(client, files):
     path = next(iter(files.values()))
     told = ask(client, "/classify/photo", path.read_bytes()).json()
     service = client.app.state.service
-    made = service.heads.current()
+    made = service.indexed.heads.current()
     x = service.photos.embed(path.read_bytes()).result(30).vector[None]
     assert told["label"] == made.predict(x)[0]
     shares = [each["probability"] for each in told["probabilities"]]
@@ -275,7 +282,10 @@ def test_what_separates_two_labels_is_told_with_places(client, files):
             assert -0.01 <= x0 < x1 <= 1.01
             assert -0.01 <= y0 < y1 <= 1.01
     for other in ({"second": names[0]}, {"second": "nobody"}):
-        assert client.post(API + "/explain/classes", json={**body, **other}).status_code in (404, 422)
+        assert client.post(API + "/explain/classes", json={**body, **other}).status_code in (
+            404,
+            422,
+        )
 
 
 def test_too_much_at_a_time_is_told_when_to_come_again(client, monkeypatch):

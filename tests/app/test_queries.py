@@ -5,7 +5,15 @@ from fieldmark.app.queries import Queries, Query
 
 def query(name, size=100):
     return Query(
-        name, np.zeros(4, np.float32), np.zeros((2, 2, 3), np.uint8), None, b"x" * size, 3, 2, (), None
+        name,
+        np.zeros(4, np.float32),
+        np.zeros((2, 2, 3), np.uint8),
+        None,
+        b"x" * size,
+        3,
+        2,
+        (),
+        None,
     )
 
 

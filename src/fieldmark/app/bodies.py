@@ -105,7 +105,9 @@ class Bodies:
                 "forms are not taken; send the photo's own bytes as the body (curl --data-binary @FILE).",
             )
         if kind is Kind.json and told != "application/json":
-            raise HttpProblem(415, "wrong_type", "the body must be JSON (Content-Type: application/json).")
+            raise HttpProblem(
+                415, "wrong_type", "the body must be JSON (Content-Type: application/json)."
+            )
         length = headers.get("content-length")
         if length is not None and (not length.isdigit() or int(length) > self._limits[kind]):
             raise self.too_large(self._limits[kind])

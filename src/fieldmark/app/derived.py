@@ -10,14 +10,16 @@ used; files may be deleted at any time.
 import hashlib
 import itertools
 import json
+import logging
 import queue
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from pydantic import BaseModel
 
@@ -25,6 +27,7 @@ from fieldmark import storage
 from fieldmark.app.problems import HttpProblem, problem_of
 from fieldmark.errors import FieldmarkError
 
+_log = logging.getLogger(__name__)
 MOST_WAITING = 16
 """Computations that may wait; who asks for one more is told to come again."""
 KEPT = 64
@@ -57,7 +60,8 @@ Report = Callable[[str, int, int], None]
 """Told what is done, how far it is and of how many; raises :class:`Stopped`."""
 
 
-class Made(NamedTuple, Generic[Value]):
+@dataclass(frozen=True)
+class Made(Generic[Value]):
     """A kind of answer."""
 
     name: str
@@ -106,6 +110,13 @@ class Derived:
         self._waiting.put((-1, 0, None))
         self._thread.join(5)
 
+    def forget_others(self) -> None:
+        """Let go of answers about photos as they were before."""
+        current = self._current()
+        with self._lock:
+            for key in [key for key in self._kept if key.split("|", 2)[1] != current]:
+                del self._kept[key]
+
     @property
     def waiting(self) -> int:
         """Computations that are not done."""
@@ -137,7 +148,7 @@ class Derived:
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
-                return self._kept[key]  # type: ignore[no-any-return]
+                return cast(Value, self._kept[key])
             job = self._jobs.get(key)
             if job is not None and job.problem is not None:
                 if time.monotonic() - job.failed_at < _AGAIN_SECONDS:
@@ -156,7 +167,7 @@ class Derived:
         if wait_seconds and job.done.wait(wait_seconds):
             with self._lock:
                 if key in self._kept:
-                    return self._kept[key]  # type: ignore[no-any-return]
+                    return cast(Value, self._kept[key])
             if job.problem is not None:
                 raise job.problem
         return job.told
@@ -166,7 +177,27 @@ class Derived:
     ) -> Value | None:
         """An answer that is there already."""
         with self._lock:
-            return self._kept.get(_key(kind, snapshot, of))
+            return cast(Value | None, self._kept.get(_key(kind, snapshot, of)))
+
+    def keep(
+        self,
+        kind: Made[Value],
+        snapshot: str,
+        value: Value,
+        *,
+        of: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Keep an answer that was quick to compute."""
+        with self._lock:
+            self._kept[_key(kind, snapshot, of)] = value
+
+    def progress(
+        self, kind: Made[Any], snapshot: str, *, of: Mapping[str, Any] | None = None
+    ) -> Working | None:
+        """How far a computation is; None where none is under way."""
+        with self._lock:
+            job = self._jobs.get(_key(kind, snapshot, of))
+        return None if job is None or job.done.is_set() else job.told
 
     # -- the thread
 
@@ -220,7 +251,7 @@ class Derived:
             except Exception:
                 # The thread lives on: others wait for other answers.
                 job.problem = HttpProblem(500, "failed", f"{job.kind.name} could not be computed.")
-                _log_failure(job.kind.name)
+                _log.exception("%s could not be computed", job.kind.name)
             with self._lock:
                 if job.problem is None:
                     self._kept[job.key] = made
@@ -246,9 +277,7 @@ class Derived:
         name = hashlib.sha256(_key(kind, snapshot, of).encode()).hexdigest()[:16]
         return self._folder / f"{kind.name}-{name}.json"
 
-    def _read(
-        self, kind: Made[Value], snapshot: str, of: Mapping[str, Any] | None
-    ) -> Value | None:
+    def _read(self, kind: Made[Value], snapshot: str, of: Mapping[str, Any] | None) -> Value | None:
         file = self._file(kind, snapshot, of)
         if file is None or kind.load is None:
             return None
@@ -280,9 +309,3 @@ class Derived:
 def _key(kind: Made[Any], snapshot: str, of: Mapping[str, Any] | None) -> str:
     told = json.dumps(dict(of or {}), sort_keys=True)
     return f"{kind.name}.{kind.version}|{snapshot}|{told}"
-
-
-def _log_failure(name: str) -> None:
-    import logging
-
-    logging.getLogger("fieldmark.app").exception("%s could not be computed", name)

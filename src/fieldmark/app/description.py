@@ -50,9 +50,7 @@ def describe(app: FastAPI, routes: list[APIRoute], *, guarded: bool) -> dict[str
     """
     if app.openapi_schema is not None:
         return app.openapi_schema
-    told = get_openapi(
-        title=app.title, version=app.version, summary=app.summary, routes=app.routes
-    )
+    told = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
     schemas = told.setdefault("components", {}).setdefault("schemas", {})
     schemas["Problem"] = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
     for name in ("HTTPValidationError", "ValidationError"):

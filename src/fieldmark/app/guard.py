@@ -124,7 +124,9 @@ def is_address(text: str) -> bool:
 
 def _foreign() -> HttpProblem:
     return HttpProblem(
-        403, "wrong_origin", "the service takes requests from its own page only, not from other sites."
+        403,
+        "wrong_origin",
+        "the service takes requests from its own page only, not from other sites.",
     )
 
 

@@ -78,6 +78,12 @@ class Heads:
             self._fit = fit
             return fit
 
+    @property
+    def chosen_at(self) -> int:
+        """Number of the last change when the head was chosen; 0 before there is one."""
+        fit = self._fit
+        return 0 if fit is None else fit.chosen_at
+
     def forget(self) -> None:
         """Of other vectors from now on: photos were added, changed or removed."""
         with self._lock:

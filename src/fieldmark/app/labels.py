@@ -42,11 +42,11 @@ class ChangedMeanwhile(HttpProblem):
         who = f" by {first.by}" if first.by else ""
         said = "has no label" if first.label is None else f"is '{first.label}'"
         more = f" and {len(keys) - 1:,} more" if len(keys) > 1 else ""
-        detail = f"{keys[0]}{more} changed since you looked: it {said} now{who}. Nothing was labelled."
-        super().__init__(409, "changed_meanwhile", detail)
-        self.problem = Changed(
-            status=409, code="changed_meanwhile", detail=detail, keys=keys, now=dict(now)
+        detail = (
+            f"{keys[0]}{more} changed since you looked: it {said} now{who}. Nothing was labelled."
         )
+        told = {key: each.model_dump() for key, each in now.items()}
+        super().__init__(409, "changed_meanwhile", detail, keys=keys, more={"now": told})
 
 
 class Set(NamedTuple):
@@ -75,9 +75,7 @@ class Editor:
         with self._lock:
             self._index.close()
 
-    def set(
-        self, labels: Mapping[str, str | None], expected: Mapping[str, int], *, by: str
-    ) -> Set:
+    def set(self, labels: Mapping[str, str | None], expected: Mapping[str, int], *, by: str) -> Set:
         """Label photos, all or none; durable when it returns.
 
         Args:
@@ -110,7 +108,10 @@ class Editor:
             before = {item.key: item.label for item in items}
             return Set(self._library.look().labels.change, versions, before)
         raise HttpProblem(
-            503, "busy", "others are labelling the same photos; try again.", headers={"Retry-After": "1"}
+            503,
+            "busy",
+            "others are labelling the same photos; try again.",
+            headers={"Retry-After": "1"},
         )
 
     def rename(self, old: str, new: str, *, by: str) -> Set:
@@ -133,7 +134,10 @@ class Editor:
             except ChangedMeanwhile:
                 continue
         raise HttpProblem(
-            503, "busy", "others are labelling the same photos; try again.", headers={"Retry-After": "1"}
+            503,
+            "busy",
+            "others are labelling the same photos; try again.",
+            headers={"Retry-After": "1"},
         )
 
     def item(self, key: str) -> tuple[Item, list[LabelChange]]:

@@ -13,9 +13,9 @@ import hashlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -35,6 +35,18 @@ _REST = 3.0
 """Photos are read anew at most for a quarter of the time: after each reading there is a rest this many
 times as long, for an index that is being filled changes with every step."""
 _TRIES = 5
+_VALUES = 50
+
+
+class Fact(NamedTuple):
+    """Something that is known of photos besides labels."""
+
+    name: str
+    """As filters have it: dots reach into objects."""
+    kind: str
+    """``text``, ``number`` or ``bool``."""
+    values: list[Any]
+    """The 50 most frequent."""
 
 
 class Table(NamedTuple):
@@ -53,6 +65,7 @@ class Table(NamedTuple):
     row_of: dict[str, int]
     without: int
     """Items that have no vector, and are not among these."""
+    facts: tuple[Fact, ...]
 
 
 class Labels(NamedTuple):
@@ -112,12 +125,19 @@ class Library:
     Args:
         place: Of the index.
         watch_seconds: How often to look for what others changed; None: only when told.
+        stopping: Set when the service is about to stop: nobody waits for changes any more.
 
     Raises:
         FieldmarkError: The index cannot be opened or read.
     """
 
-    def __init__(self, place: Place, *, watch_seconds: float | None = WATCH_SECONDS) -> None:
+    def __init__(
+        self,
+        place: Place,
+        *,
+        watch_seconds: float | None = WATCH_SECONDS,
+        stopping: threading.Event | None = None,
+    ) -> None:
         self.place = place
         self.problem: str | None = None
         """Why the index could not be read the last time, for readiness."""
@@ -128,7 +148,7 @@ class Library:
         """Of whoever brings the view up to date."""
         self._waiting = threading.Lock()
         self._waiters: set[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = set()
-        self._closed = threading.Event()
+        self._closed = stopping or threading.Event()
         self._seen = ""
         """Mark of items that the view was read at."""
         self._rested = 0.0
@@ -176,7 +196,11 @@ class Library:
 
     def labelled(self) -> tuple[int, Labelled]:
         """Labelled photos for a classifier, and the number of the last change that they show."""
-        view = self._view
+        return self.labelled_of(self._view)
+
+    @staticmethod
+    def labelled_of(view: View) -> tuple[int, Labelled]:
+        """The same of one state."""
         rows = np.flatnonzero(view.labelled)
         labels = [view.labels.names[place] for place in view.labels.of[rows].tolist()]
         photos = Labelled(view.table.vectors[rows], labels, view.table.groups[rows])
@@ -268,6 +292,7 @@ class Library:
             except FieldmarkError as error:
                 # The disk or the server may come back; until then the last state is shown.
                 self.problem = str(error)
+        self._wake()
 
     def _wake(self) -> None:
         with self._waiting:
@@ -377,7 +402,7 @@ def _table(held: Held, identity: str | None, without: int) -> Table:
         media.append(content[:MEDIA])
         told = [item.key, content, item.missing, item.meta.get("group")]
         digest.update(repr(told).encode())
-    digest.update(memoryview(vectors).cast("B") if vectors.size else b"")
+    digest.update(np.ascontiguousarray(vectors).view(np.uint8).data if vectors.size else b"")
     keys = tuple(item.key for item in items)
     return Table(
         digest.hexdigest()[:16],
@@ -389,7 +414,30 @@ def _table(held: Held, identity: str | None, without: int) -> Table:
         vectors,
         {key: row for row, key in enumerate(keys)},
         without,
+        _facts(items),
     )
+
+
+def _facts(items: Sequence[Item]) -> tuple[Fact, ...]:
+    counts: dict[str, Counter[tuple[str, Any]]] = {}
+    for item in items:
+        for name, value in _leaves(item.meta, ""):
+            counts.setdefault(name, Counter())[(type(value).__name__, value)] += 1
+    found = []
+    for name in sorted(counts):
+        kinds = {kind for kind, _ in counts[name]}
+        kind = "bool" if kinds == {"bool"} else "number" if kinds <= {"int", "float"} else "text"
+        values = [value for (_, value), _ in counts[name].most_common(_VALUES)]
+        found.append(Fact(name, kind, values))
+    return tuple(found)
+
+
+def _leaves(meta: Mapping[str, Any], above: str) -> Iterator[tuple[str, Any]]:
+    for name, value in meta.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{above}{name}.")
+        elif isinstance(value, (str, int, float)):
+            yield f"{above}{name}", value
 
 
 def _labels(change: int, known: Sequence[str | None], version: Int[np.ndarray, " N"]) -> Labels:

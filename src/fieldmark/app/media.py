@@ -8,8 +8,8 @@ A name that a client gives is looked up among hashes that the index knows; it ne
 
 import contextlib
 import itertools
+import logging
 import os
-import re
 import tempfile
 import threading
 import time
@@ -28,9 +28,7 @@ from fieldmark.data.derive import Want
 from fieldmark.data.sandbox import Reply
 from fieldmark.errors import FieldmarkError, PhotoError
 
-UPLOADS = "uploads"
-"""Folder of the index where photos lie that were added through the service."""
-_UPLOADED = re.compile(r"uploads/[0-9a-f]{16,64}\.[a-z]{3,5}", re.ASCII)
+_log = logging.getLogger("fieldmark.app")
 _SECONDS = 2.0
 """Between two looks for what is new."""
 
@@ -63,14 +61,18 @@ class Shelf:
 
     Args:
         names: Tells what is in the index now.
-        photos: Folder, table or shard of the photos; None where nobody knows.
-        uploads: Folder of photos that were added through the service.
+        photos: Tells where they are: folder, table or shard; None where nobody knows.
+        kept: File of a photo that the index itself keeps; None for other keys.
     """
 
-    def __init__(self, names: Callable[[], Names], photos: Path | None, uploads: Path | None = None) -> None:
+    def __init__(
+        self,
+        names: Callable[[], Names],
+        photos: Callable[[], Path | None],
+        kept: Callable[[str], Path | None] = lambda key: None,
+    ) -> None:
         self._names = names
-        self.photos = photos
-        self._uploads = uploads
+        self._photos, self._kept = photos, kept
         self._lock = threading.Lock()
         self._known: tuple[tuple[str, ...], dict[str, str]] = ((), {})
         self._places: dict[str, Location] = {}
@@ -105,9 +107,10 @@ class Shelf:
         Raises:
             HttpProblem: 404 ``missing``.
         """
+        kept = self._kept(key)
+        if kept is not None:
+            return Location(str(kept))
         found = self._places.get(key)
-        if found is None and self._uploads is not None and _UPLOADED.fullmatch(key):
-            found = Location(str(self._uploads / key.partition("/")[2]))
         if found is None:
             self._open()
             found = self._places.get(key)
@@ -117,20 +120,23 @@ class Shelf:
 
     def _open(self) -> None:
         with self._lock:
-            if self.photos is None or time.monotonic() - self._opened_at < _SECONDS:
+            if time.monotonic() - self._opened_at < _SECONDS:
                 return
             try:
-                catalog = Catalog.open(self.photos)
+                place = self._photos()
+                if place is None:
+                    self.problem = "nobody knows where the photos are; say it with --photos"
+                    return
+                catalog = Catalog.open(place)
                 self._places = {row.path: catalog.location(row.row) for row in catalog.rows}
                 self.problem = None
             except FieldmarkError as error:
-                self.problem = str(error)
+                self.problem = "they cannot be opened where they were"
+                _log.warning("photos cannot be shown: %s", error)
             self._opened_at = time.monotonic()
 
     def check(self) -> str:
         """Whether photos can be shown: ``ok``, or why not."""
-        if self.photos is None:
-            return "nobody knows where the photos are; say it with --photos"
         if not self._places:
             self._open()
         return self.problem or "ok"

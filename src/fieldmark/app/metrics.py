@@ -31,9 +31,7 @@ class Metrics:
             buckets=_SECONDS,
             registry=registry,
         )
-        self.in_flight = Gauge(
-            "fieldmark_requests_in_flight", "Being answered.", registry=registry
-        )
+        self.in_flight = Gauge("fieldmark_requests_in_flight", "Being answered.", registry=registry)
         self.bytes_in = Counter(
             "fieldmark_received_bytes", "Bodies of requests.", registry=registry
         )

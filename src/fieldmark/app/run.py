@@ -32,7 +32,9 @@ def check_exposure(settings: Settings) -> None:
     """
     for name in settings.names:
         if split_authority(name) is None:
-            raise InputError(f"--name {name!r} is no host name; give NAME or NAME:PORT, without https://.")
+            raise InputError(
+                f"--name {name!r} is no host name; give NAME or NAME:PORT, without https://."
+            )
     if settings.tokens is not None:
         if not read_tokens(settings.tokens):
             raise ConfigError(
@@ -109,9 +111,9 @@ def serve(settings: Settings, *, ready: Callable[[str], None]) -> None:
     with contextlib.closing(taken):
         app = create_app(settings)
         port = int(taken.getsockname()[1])
-        _Server(_config(settings, app), app.state.service, lambda: ready(url_of(settings, port))).run(
-            sockets=[taken]
-        )
+        _Server(
+            _config(settings, app), app.state.service, lambda: ready(url_of(settings, port))
+        ).run(sockets=[taken])
 
 
 def most_connections(settings: Settings) -> int:
@@ -171,5 +173,3 @@ class _Server(uvicorn.Server):
         if self.should_exit and sig == signal.SIGINT:
             self.force_exit = True
         self.should_exit = True
-
-

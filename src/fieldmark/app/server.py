@@ -22,13 +22,22 @@ from fieldmark.app.problems import (
     on_invalid,
     on_problem,
 )
-from fieldmark.app.routes import health, media, photos, session
+from fieldmark.app.routes import changing, guesses, health, labels, library, media, photos, session
 from fieldmark.app.service import Service
 from fieldmark.app.settings import Settings
 from fieldmark.app.watch import Watch
 from fieldmark.errors import FieldmarkError
 
-ROUTERS: tuple[APIRouter, ...] = (health.router, session.router, media.router, photos.router)
+ROUTERS: tuple[APIRouter, ...] = (
+    health.router,
+    session.router,
+    library.router,
+    labels.router,
+    guesses.router,
+    changing.router,
+    media.router,
+    photos.router,
+)
 """Every subject of the API."""
 _COMPRESSED_FROM = 2_000
 

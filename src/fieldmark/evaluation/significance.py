@@ -182,3 +182,26 @@ def compare_ranks(scores: Mapping[str, Mapping[str, float]]) -> RankComparison:
             cliques.append(names)
     ranks = {methods[m]: float(means[m]) for m in order}
     return RankComparison(ranks, critical, p, cliques)
+
+
+def wilson(right: int, total: int, *, z: float = 1.96) -> tuple[float, float]:
+    """Interval of a share that was seen ``right`` times of ``total``, which stays within [0, 1].
+
+    Args:
+        right: At least 0, at most ``total``.
+        total: 0 tells nothing: the interval is everything.
+        z: Of the normal distribution; 1.96 for 95 %.
+
+    Source:
+        Wilson 1927, Journal of the American Statistical Association 22.
+
+    Example:
+        >>> [round(end, 3) for end in wilson(9, 10)]
+        [0.596, 0.982]
+    """
+    if not total:
+        return 0.0, 1.0
+    share, extra = right / total, z * z / total
+    middle = (share + extra / 2) / (1 + extra)
+    half = z / (1 + extra) * (share * (1 - share) / total + extra / (4 * total)) ** 0.5
+    return max(0.0, middle - half), min(1.0, middle + half)

@@ -171,7 +171,7 @@ class FieldClassifier(ClassifierMixin, BaseEstimator):
                 self.sets_ = fit_sets(chances(scores, self.temperature_), truth, self.coverage)
         self.held_out_ = np.full(choice.scores.shape, np.nan)
         self.held_out_[held] = chances(scores, self.temperature_)
-        self._truth = of
+        self._truth, self._names = of, self.classes_
         accuracy = choice.accuracy.get(str(choice.spec), float("nan"))
         self.validation_ = Validation(int(held.sum()), accuracy, choice.accuracy)
 
@@ -222,6 +222,18 @@ class FieldClassifier(ClassifierMixin, BaseEstimator):
         if self.rejection_ is None:
             return np.zeros(len(scores), bool)
         return scores < self.rejection_.threshold
+
+    def tested(self) -> list[tuple[Any, Any]]:
+        """Label and guess of each photo that the last ``fit`` held out, for accuracy and mistakes.
+
+        The head was chosen by these guesses, which flatters it a little; more than twenty photos of two
+        classes leave little room for that.
+        """
+        check_is_fitted(self, "head_")
+        rows = np.flatnonzero(~np.isnan(self.held_out_).any(axis=1))
+        guesses = self.held_out_[rows].argmax(axis=1)
+        names = self._names
+        return list(zip(names[self._truth[rows]].tolist(), names[guesses].tolist(), strict=True))
 
     def suspects(self) -> list[Suspect]:
         """Labels of ``fit`` that are probably wrong, surest first."""
@@ -329,7 +341,7 @@ class FieldClassifier(ClassifierMixin, BaseEstimator):
             else None,
         )
         made.held_out_ = np.empty((0, len(made.classes_)))
-        made._truth = np.empty(0, np.int64)
+        made._truth, made._names = np.empty(0, np.int64), made.classes_
         made.about_ = card["about"]
         return made
 

@@ -24,13 +24,13 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from fieldmark import storage
 from fieldmark.data.catalog import Catalog
 from fieldmark.data.tables import csv_text, delimiter_of
 from fieldmark.errors import ConflictError, InputError, LabelError, OutputError
-from fieldmark.index.alike import Held, read_items
+from fieldmark.index.alike import read_items
 from fieldmark.index.clusters import (
     MOST,
     PER_KIND,
@@ -53,10 +53,9 @@ _GIVEN = re.compile(r"cluster-\d{4,}")
 _LONGEST_NAME = 100
 
 
-class Sorted(NamedTuple):
-    """Photos in groups."""
+class Grouping(NamedTuple):
+    """Rows in groups."""
 
-    items: list[Item]
     found: Clusters
     merges: Merges
     order: Int[np.ndarray, " N"]
@@ -65,6 +64,17 @@ class Sorted(NamedTuple):
     """Of each row in its cluster, from 0."""
     kinds: int
     """Estimated."""
+
+
+class Sorted(NamedTuple):
+    """Photos in groups."""
+
+    items: list[Item]
+    found: Clusters
+    merges: Merges
+    order: Int[np.ndarray, " N"]
+    ranks: Int[np.ndarray, " N"]
+    kinds: int
 
 
 def cluster_photos(
@@ -127,7 +137,7 @@ def cluster_photos(
         raise InputError(
             f"{shown(index)} has no photo to sort{' for this filter' if where else ''}."
         )
-    made = sort_photos(held, count=count, merge_to=merge_to, seed=seed)
+    made = Sorted(held.items, *sort_photos(held.vectors, count=count, merge_to=merge_to, seed=seed))
     if out is not None:
         storage.write_text(out, _table(made))
         storage.write_text(_pairs_file(out), _pairs(made))
@@ -157,10 +167,20 @@ def cluster_photos(
 
 
 def sort_photos(
-    held: Held, *, count: int | None = None, merge_to: int | None = None, seed: int = 0
-) -> Sorted:
-    """Cluster, order and suggest; see :func:`cluster_photos`."""
-    items, x = held
+    x: Float[np.ndarray, "N D"],
+    *,
+    count: int | None = None,
+    merge_to: int | None = None,
+    seed: int = 0,
+) -> Grouping:
+    """Cluster, order and suggest; see :func:`cluster_photos`.
+
+    Args:
+        x: Unit vectors.
+        count: Clusters; by default three for each kind that is estimated.
+        merge_to: Groups that clusters are joined to; by default the kinds that are estimated.
+        seed: Of k-means.
+    """
     kinds = estimate_kinds(x)
     found = find_clusters(x, count or min(PER_KIND * kinds, len(x), MOST), seed=seed)
     merges = suggest_merges(found, merge_to or kinds)
@@ -168,7 +188,7 @@ def sort_photos(
     starts = np.searchsorted(found.assigned[order], found.assigned[order])
     ranks = np.empty(len(x), np.int64)
     ranks[order] = np.arange(len(x)) - starts
-    return Sorted(items, found, merges, order, ranks, kinds)
+    return Grouping(found, merges, order, ranks, kinds)
 
 
 def name_of(cluster: int) -> str:

@@ -5,7 +5,7 @@ same scene within seconds, by the camera's clock. What merely looks alike is non
 look-alikes that is most of what an encoder finds near.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from fieldmark import storage
 from fieldmark.data.audit import AuditConfig, seconds_of
 from fieldmark.data.catalog import Catalog
-from fieldmark.data.decode import decode
+from fieldmark.data.decode import Photo, decode
 from fieldmark.data.same import DECODE_SIDE, SAME, Look, look, sameness
 from fieldmark.data.tables import csv_text
 from fieldmark.errors import InputError, OutputError, PhotoError
@@ -37,6 +37,15 @@ CHECKED, UNCHECKED = 0.6, 0.2
 decide, nearly all copies are within; where they cannot, only what is far nearer than usual."""
 _REMEMBERED = 2048
 """Photos kept decoded, 20 kB each."""
+
+
+Decoder = Callable[[Catalog, int], Photo]
+"""Opens a photo of a catalog, small, or raises PhotoError."""
+
+
+def decode_here(catalog: Catalog, row: int) -> Photo:
+    """Open a photo in this process."""
+    return decode(catalog.read(row), short_side=DECODE_SIDE)
 
 
 class Group(NamedTuple):
@@ -135,6 +144,7 @@ def group_duplicates(
     *,
     catalog: Catalog | None,
     threshold: float | None = None,
+    decoder: Decoder = decode_here,
     progress: ShowProgress = quiet,
 ) -> Grouped:
     """Group photos that are held in memory; see :func:`find_duplicates`.
@@ -144,6 +154,7 @@ def group_duplicates(
         x: Their vectors.
         catalog: Where the photos are; None: near pairs are only candidates.
         threshold: Cosine from which on pairs are looked at.
+        decoder: Opens photos.
         progress: Told how far it is.
     """
     exact = _exact(items)
@@ -157,7 +168,7 @@ def group_duplicates(
     pairs = Pairs(alone[pairs.rows], pairs.cosines)
     checked = _Checked([], [], [], set())
     if catalog is not None:
-        checked = _check(catalog, items, pairs, progress)
+        checked = _check(catalog, items, pairs, decoder, progress)
     else:
         checked.unknown.extend(pairs.rows.tolist())
     return Grouped(
@@ -192,7 +203,11 @@ class _Seen(NamedTuple):
 
 
 def _check(
-    catalog: Catalog, items: Sequence[Item], pairs: Pairs, progress: ShowProgress
+    catalog: Catalog,
+    items: Sequence[Item],
+    pairs: Pairs,
+    decoder: Decoder,
+    progress: ShowProgress,
 ) -> _Checked:
     places = {row.path: row.row for row in catalog.rows}
     found = _Checked([], [], [], set())
@@ -202,7 +217,7 @@ def _check(
         place = places.get(items[row].key)
         if place is not None:
             try:
-                photo = decode(catalog.read(place), short_side=DECODE_SIDE)
+                photo = decoder(catalog, place)
                 return _Seen(look(photo.pixels), seconds_of(photo.taken))
             except PhotoError:
                 pass

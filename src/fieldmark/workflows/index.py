@@ -2,11 +2,13 @@
 
 INDEX/
 ├── index.sqlite  nearest-1.faiss …   items, vectors and labels (fieldmark.index)
+├── uploads/                          photos that came over HTTP (app.uploads)
 ├── parts.sqlite                      where asked for: places of photos (workflows.parts)
 ├── encoders/0123456789ab/            each encoder that has vectors here, so the index stands alone
 └── problems.csv                      photos that cannot be read
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -36,6 +38,18 @@ from fieldmark.workflows.spaces import (
 
 COMMIT = 256
 """Photos per durable step: what a kill can cost."""
+
+
+UPLOADS = "uploads"
+"""Folder, in an index's folder, of photos that the index itself keeps; their keys begin with it."""
+_UPLOAD = re.compile(rf"{UPLOADS}/[0-9a-f]{{16}}\.[a-z0-9]{{1,8}}")
+
+
+def upload_of(place: Place, key: str) -> Path | None:
+    """The file of a photo that an index itself keeps; None for other keys."""
+    if is_server(place) or not _UPLOAD.fullmatch(key):
+        return None
+    return Path(place) / key
 
 
 class Scan(NamedTuple):
@@ -108,7 +122,9 @@ def index_photos(
     with open_index(out, create=True) as index, hold_index(index, out):
         _claim(index, loaded, out, encoder)
         with collector_paused():
-            scan = scan_source(index, catalog, photos, lacking=index.pending(loaded.identity))
+            scan = scan_source(
+                index, catalog, photos, lacking=index.pending(loaded.identity), place=out
+            )
         remember_photos(index, loaded.identity, photos)
         index.update(scan.back, missing=False)
         index.update(scan.gone, missing=True)
@@ -179,7 +195,12 @@ def _claim(index: Index, encoder: Encoder, place: Place, given: Path) -> None:
 
 
 def scan_source(
-    index: Index, catalog: Catalog, source: Path, *, lacking: Sequence[str] = ()
+    index: Index,
+    catalog: Catalog,
+    source: Path,
+    *,
+    lacking: Sequence[str] = (),
+    place: Place | None = None,
 ) -> Scan:
     """Compare a source with what an index knows of it, by size and time of change.
 
@@ -188,11 +209,14 @@ def scan_source(
         catalog: The source's photos.
         source: What it was opened from.
         lacking: Keys without a vector, which count as changed.
+        place: Of the index; photos that it keeps itself are not looked for in the source.
 
     Raises:
         CatalogError: A photo is listed twice, or none of the index's photos is there.
     """
     known, wanting = index.stamps(), set(lacking)
+    if place is not None:
+        known = {key: stamp for key, stamp in known.items() if not _kept(place, key)}
     seen: set[str] = set()
     new: list[int] = []
     changed: list[int] = []
@@ -226,6 +250,11 @@ def scan_source(
             "an index of their own."
         )
     return Scan(new, changed, back, gone, unchanged, sizes)
+
+
+def _kept(place: Place, key: str) -> bool:
+    file = upload_of(place, key)
+    return file is not None and file.is_file()
 
 
 def _keep(

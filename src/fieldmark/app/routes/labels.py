@@ -9,7 +9,7 @@ from starlette.concurrency import run_in_threadpool
 from fieldmark.app.access import Labeller, Reader
 from fieldmark.app.labels import MOST, Changed
 from fieldmark.app.problems import HttpProblem, described
-from fieldmark.app.service import Served
+from fieldmark.app.service import Served, Service
 from fieldmark.data.tables import csv_text
 from fieldmark.index.index import LONGEST_KEY, LONGEST_LABEL
 
@@ -94,10 +94,15 @@ class Names(BaseModel):
     change: int
 
 
+def _who(service: Service, caller: str, told: str) -> str:
+    """Where callers have tokens these say who they are, and nobody can be somebody else."""
+    return caller if service.access.guarded else told or caller
+
+
 @router.get("/labels", responses=described(401, 403))
 def labels(service: Served, _: Reader) -> Names:
     """Labels, and how many photos have each."""
-    held = service.library.view().labels
+    held = service.indexed.library.view().labels
     counts = [int((held.of == place).sum()) for place in range(len(held.names))]
     told = [Count(name=n, photos=c) for n, c in zip(held.names, counts, strict=True)]
     return Names(labels=told, change=held.change)
@@ -111,14 +116,18 @@ def set_labels(wanted: Wanted, service: Served, caller: Labeller) -> Set:
         raise HttpProblem(
             422, "bad_input", "expected names a photo that labels does not.", keys=foreign[:1000]
         )
-    done = service.editor.set(wanted.labels, wanted.expected, by=caller or wanted.by)
+    done = service.indexed.editor.set(
+        wanted.labels, wanted.expected, by=_who(service, caller, wanted.by)
+    )
     return Set(**done._asdict())
 
 
 @router.post("/labels/rename", responses=described(401, 403, 404, 422, 503))
 def rename(wanted: Rename, service: Served, caller: Labeller) -> Renamed:
     """Give all photos of a label another one, in one step; two labels become one where both are used."""
-    done = service.editor.rename(wanted.source, wanted.target, by=caller or wanted.by)
+    done = service.indexed.editor.rename(
+        wanted.source, wanted.target, by=_who(service, caller, wanted.by)
+    )
     return Renamed(change=done.change, photos=len(done.versions))
 
 
@@ -135,8 +144,8 @@ async def changes(
     With ``snapshot`` it also returns when photos were added, removed or changed.
     """
     if wait:
-        await service.library.wait(since, snapshot, wait)
-    view, found = await run_in_threadpool(service.library.changes, since, _LINES)
+        await service.indexed.library.wait(since, snapshot, wait)
+    view, found = await run_in_threadpool(service.indexed.library.changes, since, _LINES)
     return Changes(
         # Somebody who is far behind asks again at once.
         change=found[-1].line.number if len(found) == _LINES else view.labels.change,
@@ -152,10 +161,8 @@ async def changes(
 )
 def download(service: Served, _: Reader) -> Response:
     """``path,label`` of every labelled photo, as every command of fieldmark reads it."""
-    view = service.library.view()
-    rows = (
-        (view.table.keys[row], view.label(row)) for row in view.labelled.nonzero()[0].tolist()
-    )
+    view = service.indexed.library.view()
+    rows = ((view.table.keys[row], view.label(row)) for row in view.labelled.nonzero()[0].tolist())
     return table_download("labels.csv", csv_text(["path", "label"], rows))
 
 
@@ -174,5 +181,3 @@ def table_download(name: str, text: str) -> Response:
             "Cache-Control": "no-store",
         },
     )
-
-

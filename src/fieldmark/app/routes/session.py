@@ -35,9 +35,7 @@ def me(request: Request, service: Served, name: Reader) -> Me:
 
 
 @router.post("/session", status_code=204, responses=described(401, 403))
-async def begin_session(
-    request: Request, response: Response, service: Served, _: Reader
-) -> None:
+async def begin_session(request: Request, response: Response, service: Served, _: Reader) -> None:
     """Give the browser a cookie for twelve hours; a token is needed, a cookie is not enough."""
     if not service.access.guarded:
         return
