@@ -8,8 +8,8 @@ A name that a client gives is looked up among hashes that the index knows; it ne
 
 import contextlib
 import itertools
+import logging
 import os
-import re
 import tempfile
 import threading
 import time
@@ -18,18 +18,17 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from enum import StrEnum
 from pathlib import Path
+from typing import NamedTuple
 
 from fieldmark.app.decoders import Decoders, Lane, Wish
-from fieldmark.app.library import MEDIA, Library, Table
+from fieldmark.app.library import MEDIA
 from fieldmark.app.problems import HttpProblem
 from fieldmark.data.catalog import Catalog, Location
 from fieldmark.data.derive import Want
 from fieldmark.data.sandbox import Reply
 from fieldmark.errors import FieldmarkError, PhotoError
 
-UPLOADS = "uploads"
-"""Folder of the index where photos lie that were added through the service."""
-_UPLOADED = re.compile(r"uploads/[0-9a-f]{16,64}\.[a-z]{3,5}", re.ASCII)
+_log = logging.getLogger("fieldmark.app")
 _SECONDS = 2.0
 """Between two looks for what is new."""
 
@@ -50,21 +49,32 @@ PICTURES: dict[Size, tuple[int, int]] = {
 """Long side in pixels, and JPEG quality."""
 
 
+class Names(NamedTuple):
+    """Photos of the index, in the same order."""
+
+    media: tuple[str, ...]
+    keys: tuple[str, ...]
+
+
 class Shelf:
     """Which photos there are, and where they lie.
 
     Args:
-        library: Knows them.
-        photos: Folder, table or shard of the photos; None where nobody knows.
-        uploads: Folder of photos that were added through the service.
+        names: Tells what is in the index now.
+        photos: Tells where they are: folder, table or shard; None where nobody knows.
+        kept: File of a photo that the index itself keeps; None for other keys.
     """
 
-    def __init__(self, library: Library, photos: Path | None, uploads: Path | None = None) -> None:
-        self._library = library
-        self.photos = photos
-        self._uploads = uploads
+    def __init__(
+        self,
+        names: Callable[[], Names],
+        photos: Callable[[], Path | None],
+        kept: Callable[[str], Path | None] = lambda key: None,
+    ) -> None:
+        self._names = names
+        self._photos, self._kept = photos, kept
         self._lock = threading.Lock()
-        self._names: tuple[Table, dict[str, str]] | None = None
+        self._known: tuple[tuple[str, ...], dict[str, str]] = ((), {})
         self._places: dict[str, Location] = {}
         self._opened_at = -float("inf")
         self.problem: str | None = None
@@ -72,26 +82,24 @@ class Shelf:
 
     def key(self, media: str) -> str | None:
         """The photo whose content has this name."""
-        table = self._library.view().table
-        names = self._names
-        if names is None or names[0] is not table:
+        names, known = self._names(), self._known
+        if known[0] is not names.media:
             with self._lock:
-                names = self._names
-                if names is None or names[0] is not table:
+                known = self._known
+                if known[0] is not names.media:
                     # Of copies the first is as good as any.
-                    pairs = zip(reversed(table.media), reversed(table.keys), strict=True)
-                    names = table, {name: key for name, key in pairs if name}
-                    self._names = names
-        return names[1].get(media)
+                    pairs = zip(reversed(names.media), reversed(names.keys), strict=True)
+                    known = names.media, {name: key for name, key in pairs if name}
+                    self._known = known
+        return known[1].get(media)
 
     def quickly(self, media: str) -> str | None:
         """The same as it was last asked for: does not block."""
-        names = self._names
-        return None if names is None else names[1].get(media)
+        return self._known[1].get(media)
 
     def all(self) -> tuple[str, ...]:
-        """Names of all photos."""
-        return self._library.view().table.media
+        """Names of all photos; empty texts where nobody knows the content."""
+        return self._names().media
 
     def place(self, key: str) -> Location:
         """Where a photo's bytes lie.
@@ -99,9 +107,10 @@ class Shelf:
         Raises:
             HttpProblem: 404 ``missing``.
         """
+        kept = self._kept(key)
+        if kept is not None:
+            return Location(str(kept))
         found = self._places.get(key)
-        if found is None and self._uploads is not None and _UPLOADED.fullmatch(key):
-            found = Location(str(self._uploads / key.partition("/")[2]))
         if found is None:
             self._open()
             found = self._places.get(key)
@@ -111,20 +120,23 @@ class Shelf:
 
     def _open(self) -> None:
         with self._lock:
-            if self.photos is None or time.monotonic() - self._opened_at < _SECONDS:
+            if time.monotonic() - self._opened_at < _SECONDS:
                 return
             try:
-                catalog = Catalog.open(self.photos)
+                place = self._photos()
+                if place is None:
+                    self.problem = "nobody knows where the photos are; say it with --photos"
+                    return
+                catalog = Catalog.open(place)
                 self._places = {row.path: catalog.location(row.row) for row in catalog.rows}
                 self.problem = None
             except FieldmarkError as error:
-                self.problem = str(error)
+                self.problem = "they cannot be opened where they were"
+                _log.warning("photos cannot be shown: %s", error)
             self._opened_at = time.monotonic()
 
     def check(self) -> str:
         """Whether photos can be shown: ``ok``, or why not."""
-        if self.photos is None:
-            return "nobody knows where the photos are; say it with --photos"
         if not self._places:
             self._open()
         return self.problem or "ok"
@@ -350,7 +362,7 @@ class Media:
             for media in itertools.islice(self._shelf.all(), most):
                 if self._closed.is_set():
                     return
-                if self._store.has(media, Size.small):
+                if not media or self._store.has(media, Size.small):
                     continue
                 with contextlib.suppress(FieldmarkError, HttpProblem):
                     self.picture(media, Size.small, Lane.ahead).result(timeout=60)

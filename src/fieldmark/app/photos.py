@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -18,8 +19,9 @@ from starlette.requests import ClientDisconnect
 
 from fieldmark.app.batching import Batcher
 from fieldmark.app.decoders import Decoders, Lane, Rate, Wish, busy
-from fieldmark.app.library import MEDIA, Library
-from fieldmark.app.media import PICTURES, UPLOADS, Media, Shelf, Size, Store, cache_folder
+from fieldmark.app.indexed import Indexed
+from fieldmark.app.library import MEDIA
+from fieldmark.app.media import PICTURES, Media, Names, Shelf, Size, Store, cache_folder
 from fieldmark.app.metrics import Metrics
 from fieldmark.app.problems import HttpProblem
 from fieldmark.app.queries import Queries, Query
@@ -37,9 +39,10 @@ from fieldmark.index.parts import FILE, Parts
 from fieldmark.index.places import is_server, open_index
 from fieldmark.nn.detail import Detail
 from fieldmark.runtime import processor_count
+from fieldmark.workflows.index import upload_of
 from fieldmark.workflows.parts import cells_of, detail_of
 from fieldmark.workflows.region import PartHits, basis_of, search_cells, stored_cells
-from fieldmark.workflows.spaces import current_space, load_encoder, photos_of
+from fieldmark.workflows.spaces import current_space, load_encoder
 
 _LARGEST_BATCH = {"cpu": 8}
 """By device; elsewhere 64. On a CPU larger batches are hardly faster, and those behind them wait."""
@@ -74,7 +77,7 @@ class Photos:
 
     Args:
         settings: Of the service.
-        library: The index in memory.
+        indexed: The index, and what is known of its photos.
         metrics: To count batches in.
         decoder: As of :class:`fieldmark.data.sandbox.DecodePool`, for tests.
 
@@ -85,14 +88,14 @@ class Photos:
     def __init__(
         self,
         settings: Settings,
-        library: Library,
+        indexed: Indexed,
         metrics: Metrics,
         *,
         decoder: str | None = None,
     ) -> None:
         assert settings.place is not None
         self.settings = settings
-        self.library = library
+        library = self.library = indexed.library
         self._metrics = metrics
         self._lock = threading.Lock()
         self._changing = threading.Lock()
@@ -116,7 +119,11 @@ class Photos:
             folder=self.folder,
             decoder=decoder,
         )
-        self.shelf = Shelf(library, self._place(), None if folder is None else folder / UPLOADS)
+        self.shelf = Shelf(
+            self._names,
+            indexed.photos,
+            partial(upload_of, settings.place),
+        )
         self.store = Store(cache_folder(folder, self.folder))
         self.media = Media(self.shelf, self.store, self.decoders, self._picture_of)
         library.on_photos.append(self._on_photos)
@@ -174,15 +181,9 @@ class Photos:
         self.queries.clear()
         before.batcher.close()
 
-    def _place(self) -> Path | None:
-        """Where the photos are, as far as anybody has said."""
-        if self.settings.photos is not None:
-            return self.settings.photos
-        noted = photos_of(self._eye.space)
-        if noted is None and self._parts is not None and self._parts.is_file():
-            with closing(Parts(self._parts)) as parts:
-                noted = None if parts.source is None else Path(parts.source)
-        return noted
+    def _names(self) -> Names:
+        table = self.library.view().table
+        return Names(table.media, table.keys)
 
     def _warm_up(self) -> None:
         """Photos of the index decide the arithmetic, before anybody waits for it."""
@@ -249,6 +250,15 @@ class Photos:
             return answer
         _follow(answer, decoded, lambda reply: self._encode(eye, answer, reply))
         return answer
+
+    def embed_file(self, file: Path) -> Float[np.ndarray, " D"]:
+        """The vector of a photo's file; waits for it.
+
+        Raises:
+            PhotoError: It cannot be used.
+            HttpProblem: 503 ``busy``.
+        """
+        return self.embed(Location(str(file))).result().vector
 
     def _encode(self, eye: Eye, answer: "Future[Embedded]", reply: Reply) -> None:
         assert reply.derived is not None

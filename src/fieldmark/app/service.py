@@ -1,27 +1,24 @@
 """What routes work with: made once when the service starts, closed when it stops."""
 
+import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, TypeVar
 
-import numpy as np
 from fastapi import Depends, Request
-from jaxtyping import Float
 
 from fieldmark.app.access import Access
 from fieldmark.app.explainer import Explainer
-from fieldmark.app.heads import Heads
 from fieldmark.app.indexed import Indexed
-from fieldmark.app.library import Library
 from fieldmark.app.metrics import Metrics
 from fieldmark.app.photos import Photos
 from fieldmark.app.problems import HttpProblem
 from fieldmark.app.runs import Runs
 from fieldmark.app.settings import Settings
-from fieldmark.data.catalog import Location
+from fieldmark.errors import ArtifactError
 
+_log = logging.getLogger("fieldmark.app")
 T = TypeVar("T")
 
 
@@ -50,50 +47,64 @@ class Service:
         self.metrics = Metrics()
         self.runs = Runs(self.settings.runs)
         if self.settings.place is not None:
-            self._open_index()
+            self._indexed = Indexed(self.settings, stopping=self.stopping)
+            self.checks["index"] = self._indexed.check
+            try:
+                self._open_photos(self._indexed)
+            except BaseException:
+                self._indexed.close()
+                raise
 
-    def _open_index(self) -> None:
-        self._indexed = Indexed(self.settings, stopping=self.stopping)
+    def _open_photos(self, indexed: Indexed) -> None:
+        if indexed.stats().current is None:
+            return  # Empty: there is no encoder yet.
         try:
-            self._photos = Photos(self.settings, self._indexed.library, self.metrics)
-        except BaseException:
-            self._indexed.close()
-            raise
-        self._explainer = Explainer(self._photos)
-        self._indexed.embed = self._embed
+            photos = self._photos = Photos(self.settings, indexed, self.metrics)
+        except ArtifactError as error:
+            # Who labels needs no encoder.
+            _log.warning("photos cannot be embedded: %s", error)
+            self.checks["encoder"] = lambda: "the index's encoder cannot be loaded"
+            return
+        self._explainer = Explainer(photos)
+        indexed.embed = photos.embed_file
         self.checks |= {
-            "index": self._indexed.check,
-            "encoder": self._photos.check_encoder,
-            "photos": self._photos.shelf.check,
-            "decoders": self._photos.check_decoders,
+            "encoder": photos.check_encoder,
+            "photos": photos.shelf.check,
+            "decoders": photos.check_decoders,
         }
-
-    def _embed(self, file: Path) -> Float[np.ndarray, " D"]:
-        return self.photos.embed(Location(str(file))).result().vector
 
     @property
     def indexed(self) -> Indexed:
-        """What works on an index: library, labels, guesses, overviews."""
-        return _there(self._indexed)
+        """What works on an index.
 
-    @property
-    def library(self) -> Library:
-        """The index in memory."""
-        return self.indexed.library
-
-    @property
-    def heads(self) -> Heads:
-        """The classifier of its labels."""
-        return self.indexed.heads
+        Raises:
+            HttpProblem: 409 ``no_index`` where the service shows runs only.
+        """
+        if self._indexed is None:
+            raise HttpProblem(
+                409, "no_index", "this service shows runs; start it with an index for this."
+            )
+        return self._indexed
 
     @property
     def photos(self) -> Photos:
-        """What is done with photos."""
+        """What is done with photos.
+
+        Raises:
+            HttpProblem: 409 ``no_index`` where the service shows runs only, 503 ``not_ready`` where there
+                is no encoder.
+        """
+        _ = self.indexed
         return _there(self._photos)
 
     @property
     def explainer(self) -> Explainer:
-        """Reasons."""
+        """Reasons.
+
+        Raises:
+            HttpProblem: As for photos.
+        """
+        _ = self.indexed
         return _there(self._explainer)
 
     def close(self) -> None:
@@ -107,7 +118,7 @@ class Service:
 def _there(part: T | None) -> T:
     if part is None:
         raise HttpProblem(
-            409, "no_index", "this service shows runs; start it with an index for this."
+            503, "not_ready", "the service has no encoder to do this with; its log says why."
         )
     return part
 

@@ -75,7 +75,8 @@ def derive(
         made.append(("pixels", pixels.shape, np.ascontiguousarray(pixels).tobytes()))
     if "picture" in want:
         long, quality = want["picture"]
-        made.append(("picture", (), picture(at(_short(data, long)).pixels, long, quality)))
+        photo = at(_short(data, long))
+        made.append(("picture", (), picture(photo.pixels, photo.original, long, quality)))
     photo = next(iter(decoded.values())) if decoded else decode(data, enough=1, **how)
     return photo._replace(pixels=np.zeros((0, 0, 3), np.uint8)), made
 
@@ -89,12 +90,19 @@ def _short(data: bytes, long: int) -> int:
     return max(1, math.ceil(long * sides[0] / sides[1]))
 
 
-def picture(pixels: Pixels, long: int, quality: int) -> bytes:
-    """A JPEG of upright pixels, no longer than asked for and never enlarged."""
-    height, width = pixels.shape[:2]
-    scale = min(1.0, long / max(height, width))
-    if scale < 1:
-        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+def picture(pixels: Pixels, original: tuple[int, int], long: int, quality: int) -> bytes:
+    """A JPEG of upright pixels, no longer than asked for and never enlarged.
+
+    Args:
+        pixels: As they were decoded, perhaps scaled down meanwhile.
+        original: Height and width before that.
+        long: Most pixels of the long side.
+        quality: 1 to 100.
+    """
+    scale = min(1.0, long / max(original))
+    height, width = (max(1, round(side * scale)) for side in original)
+    size = (width, height)
+    if pixels.shape[:2] != (height, width):
         image = Image.fromarray(np.ascontiguousarray(pixels))
         pixels = np.asarray(image.resize(size, Image.Resampling.BILINEAR, reducing_gap=3.0))
     pixels = np.ascontiguousarray(pixels)

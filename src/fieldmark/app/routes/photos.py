@@ -255,7 +255,7 @@ async def classify(upload: Sent, request: Request, service: Served, _: Reader) -
 
 
 def _classify(service: Service, seen: Embedded) -> Classified:
-    made = service.heads.current(service.library.view().labels.change)
+    made = service.indexed.heads.current(service.indexed.library.view().labels.change)
     x = seen.vector[None]
     if made.n_features_in_ != x.shape[1]:
         raise HttpProblem(
@@ -346,6 +346,6 @@ def _found(item: Item, score: float, box: tuple[float, float, float, float] | No
 
 
 def _hits(service: Service, about: About | None, hits: list[Found], where: str | None) -> Hits:
-    table = service.library.view().table
+    table = service.indexed.library.view().table
     searched = len(table.keys) if where is None else None
     return Hits(query=about, hits=hits, searched=searched, without=table.without)
