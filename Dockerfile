@@ -5,8 +5,8 @@ COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY src src
 COPY recipes recipes
 COPY benchmarks/published.toml benchmarks/published.toml
-# torch without CUDA, a tenth of the size; build with --build-arg TORCH_INDEX= for that of PyPI.
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# --build-arg TORCH_INDEX=URL takes torch from another index, as the much smaller one without CUDA.
+ARG TORCH_INDEX=
 RUN python -m venv /opt/fieldmark \
     && /opt/fieldmark/bin/pip install --no-cache-dir ${TORCH_INDEX:+--extra-index-url $TORCH_INDEX} \
        --constraint constraints.txt '.[app,postgres]'
