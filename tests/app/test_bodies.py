@@ -1,4 +1,5 @@
 import json
+import time
 
 import pytest
 
@@ -40,11 +41,9 @@ def test_json_that_is_not(body):
 
 @pytest.mark.parametrize("body", [b'"' * 1_000_001, b'"\\' * 500_000, b"[]" * 1_000_000])
 def test_looking_at_json_takes_no_longer_than_its_length_asks(body):
-    import time
-
-    began = time.perf_counter()
+    began = time.thread_time()  # of this thread alone: other programs may use the processor too
     check_json(body)
-    assert time.perf_counter() - began < 0.5
+    assert time.thread_time() - began < 0.5
 
 
 def test_bodies_are_as_large_as_the_settings_say(asking):
@@ -59,7 +58,8 @@ def test_bodies_are_as_large_as_the_settings_say(asking):
         # Without a told length the bytes are counted.
         chunked = [*headers, ("transfer-encoding", "chunked")]
         answer = ask(operation.method, operation.target(), chunked, b" " * (limit + 1))
-        assert answer.status == 413 or not body, operation
+        no_index = body and answer.json()["code"] == "no_index"  # said before a byte is read
+        assert answer.status == 413 or not body or no_index, operation
     assert ask("POST", "/api/v1/probe/photo", body=b"x" * 1000).json()["size"] == 1000
 
 

@@ -14,7 +14,7 @@ CLIENTS = {
     "telnetlib", "xmlrpc", "huggingface_hub", "websockets",
 }  # fmt: skip
 ROOT = Path(fieldmark.__file__).parent
-MODEL_HUB = {"fieldmark.hub", "fieldmark.backbones.weights"}
+MODEL_HUB = {"fieldmark.hub", "fieldmark.backbones.weights", "fieldmark.nn.clip"}
 """Fetch models by name when a command asks for one; the service works offline (see below)."""
 
 

@@ -12,15 +12,15 @@ def test_the_service_answers(ask):
 
 
 def test_a_part_that_cannot_work_makes_the_service_not_ready(asking, tmp_path):
-    ask = asking(place=str(tmp_path))
+    ask = asking(photos=tmp_path)
     checks = ask.app.state.service.checks
     checks.clear()
     checks["index"] = lambda: "ok"
     assert ask("GET", "/readyz").json() == {"status": "ready", "checks": {"index": "ok"}}
-    checks["photos"] = lambda: f"{tmp_path}/photos is not there"
+    checks["photos"] = lambda: f"{tmp_path}/a is not there"
     answer = ask("GET", "/readyz")
     assert answer.status == 503
-    assert answer.json()["checks"] == {"index": "ok", "photos": "the index is not there"}
+    assert answer.json()["checks"] == {"index": "ok", "photos": "the photos' folder is not there"}
 
 
 def test_every_operation_describes_what_it_may_answer(ask_guarded):
@@ -65,7 +65,10 @@ def test_a_failure_is_found_in_the_log_by_its_number(ask, caplog):
 
 
 def test_errors_of_the_library_lose_the_servers_paths(asking, tmp_path):
-    ask = asking(place=str(tmp_path / "birds.index"), photos=tmp_path)
+    ask = asking(photos=tmp_path)
+    service = ask.app.state.service
+    place = str(tmp_path / "birds.index")
+    service.settings = service.settings.model_copy(update={"place": place})
     answer = ask("GET", f"/api/v1/probe/artifact?where={tmp_path}/birds.index/encoders/0123")
     check_problem(answer)
     told = answer.json()["detail"]
