@@ -115,7 +115,7 @@ export function PhotoMap(props: PhotoMapProps) {
     }
     own.last = time;
     const ratio = Math.min(2, devicePixelRatio) * (own.moving ? own.quality : 1);
-    drawing.draw(own.view, width, height, ratio, pointSize(own.view, width, height, count));
+    drawing.draw(own.view, width, height, ratio, pointSize(own.view, width, height, count), !own.moving);
     place();
   }
 

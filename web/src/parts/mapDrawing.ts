@@ -35,18 +35,20 @@ void main() {
   gl_PointSize = across;
   colour = mix(colours[int(looks.x)], ground, faint * 0.78);
 }`;
-// Blending is dear without a graphics card, so points are opaque and round by leaving out corners.
+// Smooth edges need blending, which is dear without a graphics card: only a map at rest has them.
 const pointCode = `#version 300 es
 precision mediump float;
 flat in vec3 colour;
 flat in float chosen;
 flat in float across;
 uniform vec3 ring;
+uniform float smoothly;
 out vec4 shown;
 void main() {
-  float far = length(gl_PointCoord - 0.5) * across;
-  if (across > 3.0 && far > across * 0.5) discard;
-  shown = vec4(chosen > 0.5 && far > across * 0.5 - 2.0 ? ring : colour, 1.0);
+  float left = across * 0.5 - length(gl_PointCoord - 0.5) * across;
+  float alpha = across > 3.0 ? clamp(left + 0.5, 0.0, 1.0) : 1.0;
+  if (smoothly < 0.5 && alpha < 0.5) discard;
+  shown = vec4(mix(ring, colour, chosen > 0.5 ? clamp(left - 1.5, 0.0, 1.0) : 1.0), smoothly > 0.5 ? alpha : 1.0);
 }`;
 
 export class MapDrawing {
@@ -84,7 +86,7 @@ export class MapDrawing {
     gl.linkProgram(program);
     if (!gl.isContextLost() && !gl.getProgramParameter(program, gl.LINK_STATUS)) throw new Error(gl.getProgramInfoLog(program) ?? "shader");
     this.program = program;
-    for (const name of ["middle", "reach", "size", "colours", "ground", "ring"]) this.where.set(name, gl.getUniformLocation(program, name));
+    for (const name of ["middle", "reach", "size", "colours", "ground", "ring", "smoothly"]) this.where.set(name, gl.getUniformLocation(program, name));
     this.looksBuffer = gl.createBuffer();
     this.orderBuffer = gl.createBuffer();
     this.placeBuffer = gl.createBuffer();
@@ -132,8 +134,8 @@ export class MapDrawing {
     gl.bufferData(gl.ELEMENT_ARRAY_BUFFER, order, gl.DYNAMIC_DRAW);
   }
 
-  /** `ratio`: pixels of the canvas per CSS px; `size`: of a point, in CSS px. */
-  draw(view: Window, width: number, height: number, ratio: number, size: number): void {
+  /** `ratio`: pixels of the canvas per CSS px; `size`: of a point, in CSS px; `smoothly`: with soft edges. */
+  draw(view: Window, width: number, height: number, ratio: number, size: number, smoothly: boolean): void {
     const { gl, looks } = this;
     const across = Math.max(1, Math.round(width * ratio));
     const down = Math.max(1, Math.round(height * ratio));
@@ -156,6 +158,11 @@ export class MapDrawing {
     gl.uniform3fv(this.where.get("colours")!, colours);
     gl.uniform3f(this.where.get("ground")!, ...ground);
     gl.uniform3f(this.where.get("ring")!, ...looks.ring);
+    gl.uniform1f(this.where.get("smoothly")!, smoothly ? 1 : 0);
+    if (smoothly) {
+      gl.enable(gl.BLEND);
+      gl.blendFunc(gl.SRC_ALPHA, gl.ONE_MINUS_SRC_ALPHA);
+    } else gl.disable(gl.BLEND);
     gl.drawElements(gl.POINTS, this.count, gl.UNSIGNED_INT, 0);
   }
 
