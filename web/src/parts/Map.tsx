@@ -365,8 +365,8 @@ export function PhotoMap(props: PhotoMapProps) {
       <div class="map-tools" role="toolbar" aria-label="Map">
         <button class="button button-icon" aria-label="Move the map" title="Move (drag)" aria-pressed={!lassoing} onClick={() => setLassoing(false)}><Icon name="move" /></button>
         <button class="button button-icon" aria-label="Draw around photos" title="Lasso: draw around photos (or drag with Shift; Alt takes away)" aria-pressed={lassoing} onClick={() => setLassoing(true)}><Icon name="lasso" /></button>
-        <button class="button button-icon map-apart" aria-label="Zoom in" title="Zoom in (+)" onClick={() => step(1.6)}><Icon name="plus" /></button>
-        <button class="button button-icon" aria-label="Zoom out" title="Zoom out (−)" onClick={() => step(1 / 1.6)}><Icon name="minus" /></button>
+        <button class="button button-icon map-zoom map-apart" aria-label="Zoom in" title="Zoom in (+)" onClick={() => step(1.6)}><Icon name="plus" /></button>
+        <button class="button button-icon map-zoom" aria-label="Zoom out" title="Zoom out (−)" onClick={() => step(1 / 1.6)}><Icon name="minus" /></button>
         <button class="button button-icon" aria-label="Whole map" title="Whole map (0)" onClick={showWhole}><Icon name="whole" /></button>
         <button class="button button-icon" aria-label="Zoom to what is chosen or shown" title="Zoom to what is chosen or shown (F)" onClick={showChosen}><Icon name="near" /></button>
       </div>
