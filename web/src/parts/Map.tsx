@@ -41,8 +41,9 @@ const clickSlack = 5;
 const restMs = 140;
 const thumbFrom = 500;
 const mostThumbs = 110;
-/** Frames slower than this are drawn with fewer pixels while the map moves. */
+/** After frames slower than this a sample of the points is drawn while the map moves, all of them when it rests. */
 const slowFrameMs = 30;
+const leastShare = 0.12;
 
 interface Pointed {
   row: number;
@@ -111,11 +112,13 @@ export function PhotoMap(props: PhotoMapProps) {
     if (!drawing || drawing === "none" || !width) return;
     if (own.moving) {
       const took = time - own.last;
-      if (took < 200) own.quality = took > slowFrameMs ? Math.max(0.4, own.quality - 0.1) : Math.min(1, own.quality + 0.02);
+      if (took < 200) own.quality = took > slowFrameMs ? Math.max(leastShare, own.quality * 0.75) : Math.min(1, own.quality * 1.03);
     }
     own.last = time;
-    const ratio = Math.min(2, devicePixelRatio) * (own.moving ? own.quality : 1);
-    drawing.draw(own.view, width, height, ratio, pointSize(own.view, width, height, count));
+    drawing.draw(own.view, width, height, {
+      ratio: own.moving && own.quality < 1 ? 1 : Math.min(2, devicePixelRatio), size: pointSize(own.view, width, height, count),
+      smoothly: !own.moving, share: own.moving ? own.quality : 1,
+    });
     place();
   }
 
@@ -365,8 +368,8 @@ export function PhotoMap(props: PhotoMapProps) {
       <div class="map-tools" role="toolbar" aria-label="Map">
         <button class="button button-icon" aria-label="Move the map" title="Move (drag)" aria-pressed={!lassoing} onClick={() => setLassoing(false)}><Icon name="move" /></button>
         <button class="button button-icon" aria-label="Draw around photos" title="Lasso: draw around photos (or drag with Shift; Alt takes away)" aria-pressed={lassoing} onClick={() => setLassoing(true)}><Icon name="lasso" /></button>
-        <button class="button button-icon map-apart" aria-label="Zoom in" title="Zoom in (+)" onClick={() => step(1.6)}><Icon name="plus" /></button>
-        <button class="button button-icon" aria-label="Zoom out" title="Zoom out (−)" onClick={() => step(1 / 1.6)}><Icon name="minus" /></button>
+        <button class="button button-icon map-zoom map-apart" aria-label="Zoom in" title="Zoom in (+)" onClick={() => step(1.6)}><Icon name="plus" /></button>
+        <button class="button button-icon map-zoom" aria-label="Zoom out" title="Zoom out (−)" onClick={() => step(1 / 1.6)}><Icon name="minus" /></button>
         <button class="button button-icon" aria-label="Whole map" title="Whole map (0)" onClick={showWhole}><Icon name="whole" /></button>
         <button class="button button-icon" aria-label="Zoom to what is chosen or shown" title="Zoom to what is chosen or shown (F)" onClick={showChosen}><Icon name="near" /></button>
       </div>

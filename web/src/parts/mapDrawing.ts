@@ -17,48 +17,50 @@ export interface Looks {
 
 const vertexCode = `#version 300 es
 layout(location = 0) in vec2 place;
-layout(location = 1) in vec2 looks;
-uniform vec2 middle;
-uniform vec2 reach;
+layout(location = 1) in vec4 looks;
+uniform vec4 window;
 uniform float size;
-uniform vec3 colours[32];
-uniform vec3 ground;
-flat out vec3 colour;
-flat out float chosen;
+flat out vec4 colour;
 flat out float across;
 void main() {
-  vec2 at = (place - middle) * reach;
+  vec2 at = (place - window.xy) * window.zw;
   gl_Position = vec4(at.x, -at.y, 0.0, 1.0);
-  chosen = looks.y > 1.5 ? 1.0 : 0.0;
-  float faint = looks.y < 0.5 ? 1.0 : 0.0;
-  across = faint > 0.5 ? max(1.0, size * 0.6) : chosen > 0.5 ? size + 4.0 : size;
+  // The standing comes in the place of alpha, as 0, 1 or 2 of 255.
+  float standing = looks.a * 255.0;
+  across = standing > 1.5 ? size + 4.0 : standing > 0.5 ? size : max(1.0, size * 0.6);
   gl_PointSize = across;
-  colour = mix(colours[int(looks.x)], ground, faint * 0.78);
+  colour = vec4(looks.rgb, standing);
 }`;
-// Blending is dear without a graphics card, so points are opaque and round by leaving out corners.
+// Smooth edges need blending, which is dear without a graphics card: only a map at rest has them.
 const pointCode = `#version 300 es
 precision mediump float;
-flat in vec3 colour;
-flat in float chosen;
+flat in vec4 colour;
 flat in float across;
 uniform vec3 ring;
+uniform float smoothly;
 out vec4 shown;
 void main() {
-  float far = length(gl_PointCoord - 0.5) * across;
-  if (across > 3.0 && far > across * 0.5) discard;
-  shown = vec4(chosen > 0.5 && far > across * 0.5 - 2.0 ? ring : colour, 1.0);
+  float left = across * 0.5 - length(gl_PointCoord - 0.5) * across;
+  float alpha = across > 3.0 ? clamp(left + 0.5, 0.0, 1.0) : 1.0;
+  if (smoothly < 0.5 && alpha < 0.5) discard;
+  shown = vec4(mix(ring, colour.rgb, colour.a > 1.5 ? clamp(left - 1.5, 0.0, 1.0) : 1.0), smoothly > 0.5 ? alpha : 1.0);
 }`;
+
+/** Bytes of a point: two floats for its place, then red, green, blue and its standing. */
+const pointBytes = 12;
+/** Share of a faint point's colour that is the ground's. */
+const faintness = 0.78;
 
 export class MapDrawing {
   private readonly gl: WebGL2RenderingContext;
   private program: WebGLProgram | null = null;
   private readonly where = new Map<string, WebGLUniformLocation | null>();
-  private placeBuffer: WebGLBuffer | null = null;
-  private looksBuffer: WebGLBuffer | null = null;
-  private orderBuffer: WebGLBuffer | null = null;
-  private count = 0;
   private places: { x: Float32Array; y: Float32Array } | null = null;
+  /** The points in an order without meaning, so that any first part of them is a fair sample. */
+  private shuffled = new Uint32Array(0);
   private looks: Looks | null = null;
+  /** How many points are faint, plain, chosen; they lie in the buffer in this order, so that what counts more is drawn over the rest. */
+  private counts: [number, number, number] = [0, 0, 0];
 
   /** null where the browser has no WebGL 2. */
   static on(canvas: HTMLCanvasElement): MapDrawing | null {
@@ -84,56 +86,62 @@ export class MapDrawing {
     gl.linkProgram(program);
     if (!gl.isContextLost() && !gl.getProgramParameter(program, gl.LINK_STATUS)) throw new Error(gl.getProgramInfoLog(program) ?? "shader");
     this.program = program;
-    for (const name of ["middle", "reach", "size", "colours", "ground", "ring"]) this.where.set(name, gl.getUniformLocation(program, name));
-    this.looksBuffer = gl.createBuffer();
-    this.orderBuffer = gl.createBuffer();
-    this.placeBuffer = gl.createBuffer();
-    const { places, looks } = this;
-    if (places) this.setPlaces(places.x, places.y);
-    if (looks) this.setLooks(looks);
+    for (const name of ["window", "size", "ring", "smoothly"]) this.where.set(name, gl.getUniformLocation(program, name));
+    gl.bindBuffer(gl.ARRAY_BUFFER, gl.createBuffer());
+    gl.enableVertexAttribArray(0);
+    gl.vertexAttribPointer(0, 2, gl.FLOAT, false, pointBytes, 0);
+    gl.enableVertexAttribArray(1);
+    gl.vertexAttribPointer(1, 4, gl.UNSIGNED_BYTE, true, pointBytes, 8);
+    if (this.looks) this.setLooks(this.looks);
   }
 
   setPlaces(x: Float32Array, y: Float32Array): void {
-    const { gl } = this;
     this.places = { x, y };
-    this.count = x.length;
-    const both = new Float32Array(2 * x.length);
-    for (let i = 0; i < x.length; i++) {
-      both[2 * i] = x[i]!;
-      both[2 * i + 1] = y[i]!;
-    }
-    gl.bindBuffer(gl.ARRAY_BUFFER, this.placeBuffer);
-    gl.bufferData(gl.ARRAY_BUFFER, both, gl.STATIC_DRAW);
-    gl.enableVertexAttribArray(0);
-    gl.vertexAttribPointer(0, 2, gl.FLOAT, false, 0, 0);
     this.looks = null;
+    this.counts = [0, 0, 0];
+    const order = Uint32Array.from({ length: x.length }, (_, point) => point);
+    let state = 1;
+    for (let last = order.length - 1; last > 0; last--) {
+      state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+      const other = Math.floor((state / 2 ** 32) * (last + 1));
+      [order[last], order[other]] = [order[other]!, order[last]!];
+    }
+    this.shuffled = order;
   }
 
   setLooks(looks: Looks): void {
-    const { gl, count } = this;
-    if (looks.group.length !== count) return;
+    const { gl, places, shuffled } = this;
+    const count = shuffled.length;
+    if (!places || looks.group.length !== count) return;
     this.looks = looks;
-    const bytes = new Uint8Array(2 * count);
-    const order = new Uint32Array(count);
-    // What counts more is drawn later, over the rest.
-    let at = 0;
-    for (const standing of [0, 1, 2]) {
-      for (let i = 0; i < count; i++) if (looks.standing[i] === standing) order[at++] = i;
+    const counts: [number, number, number] = [0, 0, 0];
+    for (const standing of looks.standing) counts[standing as 0 | 1 | 2]++;
+    const next = [0, counts[0], counts[0] + counts[1]];
+    const byte = (part: number) => Math.round(255 * part);
+    const plain = looks.colours.map((colour) => colour.map(byte));
+    const faint = looks.colours.map((colour) => colour.map((part, i) => byte(part + (looks.ground[i]! - part) * faintness)));
+    const floats = new Float32Array(3 * count);
+    const bytes = new Uint8Array(floats.buffer);
+    for (const point of shuffled) {
+      const standing = looks.standing[point]!;
+      const at = next[standing]!++;
+      floats[3 * at] = places.x[point]!;
+      floats[3 * at + 1] = places.y[point]!;
+      const colour = (standing ? plain : faint)[looks.group[point]!]!;
+      bytes[pointBytes * at + 8] = colour[0]!;
+      bytes[pointBytes * at + 9] = colour[1]!;
+      bytes[pointBytes * at + 10] = colour[2]!;
+      bytes[pointBytes * at + 11] = standing;
     }
-    for (let i = 0; i < count; i++) {
-      bytes[2 * i] = looks.group[i]!;
-      bytes[2 * i + 1] = looks.standing[i]!;
-    }
-    gl.bindBuffer(gl.ARRAY_BUFFER, this.looksBuffer);
+    this.counts = counts;
     gl.bufferData(gl.ARRAY_BUFFER, bytes, gl.DYNAMIC_DRAW);
-    gl.enableVertexAttribArray(1);
-    gl.vertexAttribPointer(1, 2, gl.UNSIGNED_BYTE, false, 0, 0);
-    gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, this.orderBuffer);
-    gl.bufferData(gl.ELEMENT_ARRAY_BUFFER, order, gl.DYNAMIC_DRAW);
   }
 
-  /** `ratio`: pixels of the canvas per CSS px; `size`: of a point, in CSS px. */
-  draw(view: Window, width: number, height: number, ratio: number, size: number): void {
+  /**
+   * `ratio`: pixels of the canvas per CSS px; `size`: of a point, in CSS px; `smoothly`: with soft edges;
+   * `share`: of the points that are not chosen, a fair sample where it is below one.
+   */
+  draw(view: Window, width: number, height: number, { ratio, size, smoothly, share }: { ratio: number; size: number; smoothly: boolean; share: number }): void {
     const { gl, looks } = this;
     const across = Math.max(1, Math.round(width * ratio));
     const down = Math.max(1, Math.round(height * ratio));
@@ -146,21 +154,19 @@ export class MapDrawing {
     const ground = looks?.ground ?? [1, 1, 1];
     gl.clearColor(ground[0], ground[1], ground[2], 1);
     gl.clear(gl.COLOR_BUFFER_BIT);
-    if (!looks || !this.count) return;
+    if (!looks) return;
     gl.useProgram(this.program);
-    gl.uniform2f(this.where.get("middle")!, view.x, view.y);
-    gl.uniform2f(this.where.get("reach")!, (2 * view.scale) / width, (2 * view.scale) / height);
+    gl.uniform4f(this.where.get("window")!, view.x, view.y, (2 * view.scale) / width, (2 * view.scale) / height);
     gl.uniform1f(this.where.get("size")!, Math.max(1, size * ratio));
-    const colours = new Float32Array(96);
-    looks.colours.slice(0, 32).forEach((colour, i) => colours.set(colour, 3 * i));
-    gl.uniform3fv(this.where.get("colours")!, colours);
-    gl.uniform3f(this.where.get("ground")!, ...ground);
     gl.uniform3f(this.where.get("ring")!, ...looks.ring);
-    gl.drawElements(gl.POINTS, this.count, gl.UNSIGNED_INT, 0);
-  }
-
-  /** Wait for the card; used to tell how long a frame really takes. */
-  finish(): void {
-    this.gl.readPixels(0, 0, 1, 1, this.gl.RGBA, this.gl.UNSIGNED_BYTE, new Uint8Array(4));
+    gl.uniform1f(this.where.get("smoothly")!, smoothly ? 1 : 0);
+    if (smoothly) {
+      gl.enable(gl.BLEND);
+      gl.blendFunc(gl.SRC_ALPHA, gl.ONE_MINUS_SRC_ALPHA);
+    } else gl.disable(gl.BLEND);
+    const [faint, plain, chosen] = this.counts;
+    gl.drawArrays(gl.POINTS, 0, Math.ceil(faint * share));
+    gl.drawArrays(gl.POINTS, faint, Math.ceil(plain * share));
+    gl.drawArrays(gl.POINTS, faint + plain, chosen);
   }
 }

@@ -1,6 +1,6 @@
 // Tests of who gets which colour.
 import { expect, it } from "vitest";
-import { css, mostKinds, paintAmounts, paintKinds, rampSteps } from "./palette";
+import { css, mostKinds, paintAmounts, paintKinds, rampSteps, rgb } from "./palette";
 
 it("gives colours to the most frequent kinds and one to all others", () => {
   const kinds = Array.from({ length: 12 }, (_, kind) => new Array<string>(12 - kind).fill(`k${kind}`)).flat();
@@ -27,6 +27,11 @@ it("paints amounts in steps", () => {
   expect(legend[0]).toMatchObject({ name: "0.88 to 1.00", count: 1 });
   expect(paintAmounts(new Float32Array(0), false).legend).toEqual([]);
   expect(paintAmounts(Float32Array.of(2, 2), false).group).toEqual(Uint8Array.of(0, 0));
+});
+
+it("reads long and short colours", () => {
+  expect(rgb("#ff0080").map((part) => Math.round(part * 255))).toEqual([255, 0, 128]);
+  expect(rgb("#fff")).toEqual([1, 1, 1]);
 });
 
 it("writes colours as CSS", () => expect(css([1, 0, 0.5])).toBe("rgb(255 0 128)"));

@@ -14,8 +14,10 @@ const rampOn = { light: ["#cfd3cb", "#e0a33c", "#7a1024"], dark: ["#3b433c", "#c
 export const mostKinds = kindsOn.light.length;
 export const rampSteps = 8;
 
+/** Of #rgb or #rrggbb (what builds style sheets makes the first of the second). */
 export function rgb(hex: string): Rgb {
-  const value = Number.parseInt(hex.slice(1), 16);
+  const digits = hex.length === 4 ? [...hex.slice(1)].map((digit) => digit + digit).join("") : hex.slice(1);
+  const value = Number.parseInt(digits, 16);
   return [(value >> 16) / 255, ((value >> 8) & 255) / 255, (value & 255) / 255];
 }
 export const css = (colour: Rgb): string => `rgb(${colour.map((part) => Math.round(part * 255)).join(" ")})`;

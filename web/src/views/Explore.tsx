@@ -50,7 +50,7 @@ export function Explore() {
     <div class="explore-side">
       <div class="explore-tabs">
         <Tabs label="What is shown" panel="explore-panel" now={now} onGo={(to) => place({ show: to === "photos" ? undefined : to })} tabs={small ? tabs : tabs.slice(1)} />
-        {now !== "clusters" && now !== "map" && now !== "duplicates" && !small && <Size />}
+        {now !== "clusters" && now !== "map" && now !== "duplicates" && !small && <Size ordered={now === "photos"} />}
       </div>
       <div class="explore-panel" id="explore-panel" role="tabpanel" aria-label={now}>
         {now === "map" ? <MapPanel /> : now === "photos" ? <Photos /> : now === "clusters" ? <Clusters /> : now === "outliers" ? <Outliers /> : <Duplicates />}
@@ -68,14 +68,14 @@ export function Explore() {
   );
 }
 
-function Size() {
+function Size(props: { ordered: boolean }) {
   return (
     <div class="explore-size">
-      <label><span class="hidden-text">Order</span>
+      {props.ordered && <label><span class="hidden-text">Order</span>
         <select class="field" value={order.value} onChange={(event) => place({ order: event.currentTarget.value === "file" ? undefined : event.currentTarget.value }, true)}>
           {orders.map((one) => <option key={one} value={one}>{orderNames[one]}</option>)}
         </select>
-      </label>
+      </label>}
       <label class="explore-slider" title="Size of photos ([ and ])"><Icon name="photo" size={16} /><span class="hidden-text">Size of photos</span>
         <input type="range" min="72" max="420" step="4" value={gridSize.value} onInput={(event) => setGridSize(Number(event.currentTarget.value))} /><Icon name="photo" size={22} />
       </label>

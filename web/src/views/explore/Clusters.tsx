@@ -34,7 +34,7 @@ export function Clusters() {
         setFilter({ clusters: [] });
         clusters.need(count > 1 ? { count } : {});
       }}>
-        <p>{ranked.length.toLocaleString("en")} groups of photos that look alike. There seem to be about {answer.kinds.toLocaleString("en")} kinds; a kind can have several groups, by pose or light.</p>
+        <p>{ranked.length.toLocaleString("en")} groups of photos that look alike. There seem to be about {answer.kinds.toLocaleString("en")} kinds; a kind can have several groups, by pose or light. The name below a group is its most frequent label.</p>
         <label class="groups-count"><span>Groups</span><input class="field" name="count" type="number" min="2" max="2000" placeholder={String(answer.clusters.length)} /></label>
         <button class="button">Group again</button>
       </form>
@@ -64,8 +64,8 @@ export function Clusters() {
             }}>
               <Photo media={columns.media[cluster.medoid]!} alt="" />
               <span class="group-words">
-                <span class={cluster.label ? "group-label" : "faint"}>{cluster.label ? `Mostly ${cluster.label}` : "No labels yet"}</span>
-                <span class="group-size">{left[at] === cluster.size ? cluster.size.toLocaleString("en") : `${left[at]} of ${cluster.size}`}</span>
+                <span class={cluster.label ? "group-label" : "faint"} title={cluster.label ?? undefined}>{cluster.label ?? "No labels yet"}</span>
+                <span class="group-size">{left[at] === cluster.size ? cluster.size.toLocaleString("en") : `${left[at]} of ${cluster.size}`} photos</span>
               </span>
             </button>
             <button class="group-choose" aria-label={`Choose all of group ${clusterName(at)}`} title="Choose all" onClick={() => {

@@ -44,6 +44,8 @@ function Large(props: { name: string; row: number | null }) {
   const dialog = useRef<HTMLDialogElement>(null);
   const [about, setAbout] = useState<PhotoAnswer | null>(null);
   const [hits, setHits] = useState<readonly Hit[] | null>(null);
+  /** The large photo is there; until then the small one stands in. */
+  const [sharp, setSharp] = useState(false);
   const [trouble, setTrouble] = useState<string | null>(null);
   useEffect(() => {
     const element = dialog.current!;
@@ -54,6 +56,7 @@ function Large(props: { name: string; row: number | null }) {
   useEffect(() => {
     setAbout(null);
     setHits(null);
+    setSharp(false);
     setTrouble(null);
   }, [name]);
   useEffect(() => {
@@ -116,8 +119,10 @@ function Large(props: { name: string; row: number | null }) {
           ? <Empty icon="photo" title={row === null ? "This photo is not in the index" : "The photo's file is not where it was"}>{name}</Empty>
           : (
             <>
-              <Photo key={`small ${name}`} class="large-first" media={columns.media[row]!} alt="" eager />
-              <Photo key={name} media={columns.media[row]!} size="large" alt={label ? `${label}, ${fileName(name)}` : fileName(name)} eager />
+              {!sharp && <Photo key={`small ${name}`} class="large-first" media={columns.media[row]!} alt="" eager />}
+              <div key={name} class="large-sharp" onLoadCapture={() => setSharp(true)}>
+                <Photo media={columns.media[row]!} size="large" alt={label ? `${label}, ${fileName(name)}` : fileName(name)} eager />
+              </div>
             </>
           )}
         {beside(-1) !== undefined && <button class="large-step large-before" aria-label="Photo before" title="Photo before (←)" onClick={() => to(-1)}><Icon name="left" size={26} /></button>}
@@ -139,7 +144,7 @@ function Large(props: { name: string; row: number | null }) {
                     {guessed.map((guess) => (
                       <li key={guess.label}>
                         <span class="large-guess">{guess.label}</span>
-                        <span class="large-bar" aria-hidden="true"><span style={{ width: percent(guess.probability) }} /></span>
+                        <span class="large-bar" aria-hidden="true"><span style={{ width: `${100 * guess.probability}%` }} /></span>
                         <span class="large-percent">{percent(guess.probability)}</span>
                       </li>
                     ))}

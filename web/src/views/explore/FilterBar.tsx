@@ -46,7 +46,7 @@ export function FilterBar() {
         <button class="button" aria-expanded={more} aria-controls="filter-more" onClick={() => setMore(!more)}>
           <Icon name="filter" size={18} /><span class="filter-wide">Filter</span>{narrowing > 0 && <span class="filter-number">{narrowing}</span>}
         </button>
-        <p class="filter-count" role="status">
+        <p class={`filter-count${filterOn.value ? "" : " filter-count-all"}`} role="status">
           {filterOn.value ? <><strong>{rows.value.length.toLocaleString("en")}</strong> of {all.toLocaleString("en")}</> : <><strong>{all.toLocaleString("en")}</strong> photos</>}
         </p>
       </div>
@@ -62,7 +62,7 @@ export function FilterBar() {
           {label !== null && <Chip what={label === "" ? "No label" : `Label: ${label}`} onClick={() => setFilter({ label: null })} />}
           {clusters.map((one) => <Chip key={one} what={`Group ${clusterName(one)}`} onClick={() => setFilter({ clusters: clusters.filter((other) => other !== one) })} />)}
           {[...fields].map(([name, value]) => <Chip key={name} what={`${name}: ${value}`} onClick={() => setFilter({ fields: new Map([...fields].filter(([other]) => other !== name)) })} />)}
-          {filter.value.where && <Chip what={filter.value.where} onClick={() => setFilter({ where: "" })} />}
+          {filter.value.where && <Chip what={filter.value.where} wrong={told.value.error !== null} onClick={() => setFilter({ where: "" })} />}
           <button class="button button-plain small" onClick={() => {
             lasso.value = null;
             setText("");
@@ -74,8 +74,8 @@ export function FilterBar() {
   );
 }
 
-function Chip(props: { what: string; onClick: () => void }) {
-  return <button class="chip" onClick={props.onClick} aria-label={`Take away: ${props.what}`} title="Take away"><span>{props.what}</span><Icon name="close" size={14} /></button>;
+function Chip(props: { what: string; wrong?: boolean; onClick: () => void }) {
+  return <button class={`chip${props.wrong ? " chip-wrong" : ""}`} onClick={props.onClick} aria-label={`Take away: ${props.what}`} title="Take away"><span>{props.what}</span><Icon name="close" size={14} /></button>;
 }
 
 function FieldFilter(props: { field: Field; value: string }) {

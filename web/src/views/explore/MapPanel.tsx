@@ -1,6 +1,7 @@
 // The map with its legend; what is drawn around becomes what the grid shows and what is chosen.
-import { useEffect, useMemo } from "preact/hooks";
+import { useEffect, useMemo, useState } from "preact/hooks";
 import { Empty } from "../../parts/Empty";
+import { Icon } from "../../parts/Icon";
 import { PhotoMap, type How } from "../../parts/Map";
 import { css } from "../../parts/palette";
 import { Progress } from "../../parts/Progress";
@@ -27,6 +28,7 @@ function enclose(rows: number[], how: How): void {
 
 export function MapPanel() {
   const columns = table.value;
+  const [legend, setLegend] = useState(innerWidth > 800);
   useEffect(() => map.need(), [columns?.snapshot]);
   const answer = map.value.value;
   const places = useMemo(() => answer && { x: Float32Array.from(answer.x), y: Float32Array.from(answer.y) }, [answer]);
@@ -40,13 +42,14 @@ export function MapPanel() {
     <PhotoMap name={`Map of ${columns.keys.length.toLocaleString("en")} photos`} x={places.x} y={places.y} paint={paint.value} shown={filtered.value}
       chosen={selection} pointed={pointed} caption={captionOf} onHover={() => undefined} onOpen={(row) => openPhoto(columns.keys[row])} onEnclose={enclose}>
       <div class="legend">
-        <label class="legend-by"><span>Colour</span>
-          <select class="field" value={paintBy.value} onChange={(event) => place({ colour: event.currentTarget.value }, true)}>
+        <div class="legend-by"><label for="legend-by">Colour</label>
+          <select class="field" id="legend-by" value={paintBy.value} onChange={(event) => place({ colour: event.currentTarget.value }, true)}>
             {paints.map((one) => <option key={one} value={one}>{paintNames[one]}</option>)}
           </select>
-        </label>
+          <button class="legend-fold" aria-expanded={legend} aria-label="Meaning of the colours" onClick={() => setLegend(!legend)}><Icon name={legend ? "down" : "up"} size={16} /></button>
+        </div>
         {busy && !busy.value.value && (busy.error.value ? <p class="legend-note">{busy.error.value}</p> : <Progress small working={busy.working.value} what="Computing" />)}
-        {paint.value.legend.length > 0 && (
+        {legend && paint.value.legend.length > 0 && (
           <ul class="legend-list" aria-label={`Colours: ${paintNames[paintBy.value]}`}>
             {paint.value.legend.map((entry) => (
               <li key={entry.name}>

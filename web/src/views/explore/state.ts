@@ -162,20 +162,21 @@ export const clusterName = (place: number): string => {
   return label ? `${place + 1}, mostly ${label}` : String(place + 1);
 };
 
+/** Colours are dealt out by what the filter leaves; a drawn line does not change them under one's hands. */
 export const paint = computed<Paint>(() => {
   const dark = isDark();
   const count = table.value?.keys.length ?? 0;
   switch (paintBy.value) {
-    case "label": return paintKinds(labels.value, shown.value, dark);
+    case "label": return paintKinds(labels.value, filtered.value, dark);
     case "guess": {
       const told = guesses.value;
       const kinds = Array.from({ length: count }, (_, row) => told?.classes[told.guess[row] ?? -1] ?? null);
-      return paintKinds(kinds, shown.value, dark, { none: "No guess", others: "Others" });
+      return paintKinds(kinds, filtered.value, dark, { none: "No guess", others: "Others" });
     }
     case "cluster": {
       const answer = clusters.value.value;
       if (!answer) return paintPlain(count, dark);
-      return paintKinds(answer.assigned.map(clusterName), shown.value, dark, { none: "None", others: "Other groups" });
+      return paintKinds(answer.assigned.map(clusterName), filtered.value, dark, { none: "None", others: "Other groups" });
     }
     case "outlier": {
       const answer = outliers.value.value;
