@@ -1,9 +1,9 @@
 // What a search found: photos in rows of one height, best first, each with its score and the place that was found.
-import { useRef } from "preact/hooks";
+import { useEffect, useRef } from "preact/hooks";
 import { clamp, placed, type Box } from "../lib/geometry";
 import { useShortcuts } from "../lib/keys";
 import { fileOf, readable } from "../lib/names";
-import type { Hit } from "../state/search";
+import { lastCompared, type Hit } from "../state/search";
 import { Crop } from "./Crop";
 import { SearchIcon } from "./LookIcons";
 import { Photo } from "./Photo";
@@ -43,6 +43,11 @@ export function Matches(props: {
   const all = () => [...list.current!.querySelectorAll<HTMLElement>(".match-photo")];
   const focused = () => all().findIndex((one) => one === document.activeElement);
   const step = (by: number) => all()[Math.max(0, focused() + by)]?.focus();
+  useEffect(() => {
+    const place = props.hits.findIndex((hit) => hit.key === lastCompared.peek());
+    lastCompared.value = null;
+    all()[place]?.focus();
+  }, []);
   useShortcuts([
     { key: "n", what: "Next match", run: () => step(1) },
     { key: "p", what: "Match before", run: () => step(-1) },

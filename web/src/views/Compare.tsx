@@ -7,6 +7,7 @@ import { useShortcuts } from "../lib/keys";
 import { fileOf, readable } from "../lib/names";
 import { follow, go } from "../lib/router";
 import { useSize } from "../lib/size";
+import { useTop } from "../lib/scroll";
 import { sentence } from "../lib/upload";
 import { isWhole } from "../lib/zoom";
 import { Belief } from "../parts/Belief";
@@ -17,7 +18,7 @@ import { Photo } from "../parts/Photo";
 import { useZoom, ZoomFrame } from "../parts/Zoom";
 import { labels, table } from "../state/library";
 import { explain, pairBody, type PairReasons } from "../state/explain";
-import { address, search, show, type Answer, type Asked } from "../state/search";
+import { address, lastCompared, search, show, type Answer, type Asked } from "../state/search";
 import "../styles/compare.css";
 
 type How = "photo" | Shading;
@@ -44,6 +45,10 @@ export function Compare(props: { asked: Asked; other: string }) {
     search(asked, control.signal).then(setAnswer, () => setAnswer(null));
     return () => control.abort();
   }, [wanted]);
+  useTop(other);
+  useEffect(() => {
+    lastCompared.value = other;
+  }, [other]);
   const first = sideOf(asked.source.key, asked.source.query);
   const second = sideOf(other, undefined);
   const hits = answer?.hits ?? [];
@@ -130,7 +135,8 @@ function Pair(props: {
     return () => control.abort();
   }, [again]);
 
-  const [how, setHow] = useState<How>("dimmed");
+  const [wish, setWish] = useState<How>("dimmed");
+  const how = reasons ? wish : "photo";
   const [opacity, setOpacity] = useState(1);
   const [active, setActive] = useState<number | null>(null);
   const [held, setHeld] = useState<number | null>(null);
@@ -156,7 +162,7 @@ function Pair(props: {
   }
   const pan = (dx: number, dy: number) => () => zoom.pan(dx, dy);
   useShortcuts([
-    { key: "m", what: "Photos, dimmed or map", run: () => setHow((now) => HOWS[(HOWS.findIndex(([one]) => one === now) + 1) % HOWS.length]![0]) },
+    { key: "m", what: "Photos, dimmed or map", run: () => setWish((now) => HOWS[(HOWS.findIndex(([one]) => one === now) + 1) % HOWS.length]![0]) },
     { key: "+", what: "Enlarge both photos", run: () => zoom.by(1.4) },
     { key: "=", what: "Enlarge both photos", run: () => zoom.by(1.4) },
     { key: "-", what: "Make both photos smaller", run: () => zoom.by(1 / 1.4) },
@@ -220,11 +226,11 @@ function Pair(props: {
         </div>
         <div class="compare-tools">
           <div class="segments" role="group" aria-label="What is shown">
-            {HOWS.map(([one, name]) => <button key={one} class="button" aria-pressed={how === one} disabled={one !== "photo" && !reasons} onClick={() => setHow(one)}>{name}</button>)}
+            {HOWS.map(([one, name]) => <button key={one} class="button" aria-pressed={how === one} disabled={one !== "photo" && !reasons} onClick={() => setWish(one)}>{name}</button>)}
           </div>
           <label class="compare-opacity">
             <span class="small faint">Strength</span>
-            <input type="range" min={0} max={100} value={Math.round(opacity * 100)} disabled={how === "photo" || !reasons}
+            <input type="range" min={0} max={100} value={Math.round(opacity * 100)} disabled={how === "photo"}
               onInput={(event) => setOpacity(event.currentTarget.valueAsNumber / 100)} />
           </label>
           <div class="row compare-zoom">
@@ -233,7 +239,7 @@ function Pair(props: {
             <button class="button" aria-label="Whole photos" title="Whole photos (0)" disabled={isWhole(zoom.look)} onClick={() => { setHeld(null); zoom.reset(); }}><WholeIcon /></button>
           </div>
         </div>
-        <div class="compare-key">{reasons && how !== "photo" ? <HeatKey how={how} what="much of the similarity comes from" /> : <p class="heatkey small faint">Wheel, pinch or + and − enlarge both photos together.</p>}</div>
+        <div class="compare-key">{how !== "photo" ? <HeatKey how={how} what="much of the similarity comes from" /> : <p class="heatkey small faint">Wheel, pinch or + and − enlarge both photos together.</p>}</div>
       </div>
       <aside class="compare-why" aria-label="Why they are alike">
         {reasons ? (

@@ -4,6 +4,7 @@ import { ApiError } from "../lib/api";
 import { useShortcuts } from "../lib/keys";
 import { fileOf, plural, readable } from "../lib/names";
 import { follow, go, query } from "../lib/router";
+import { useScrollPlace, useTop } from "../lib/scroll";
 import { sentence } from "../lib/upload";
 import { FieldMarks } from "../parts/FieldMarks";
 import { BackIcon, NextIcon, PrintIcon } from "../parts/LookIcons";
@@ -26,6 +27,7 @@ export function Species() {
 type Order = "name" | "most" | "fewest";
 
 function List() {
+  useScrollPlace("species");
   const [wanted, setWanted] = useState("");
   const [order, setOrder] = useState<Order>("name");
   const field = useRef<HTMLInputElement>(null);
@@ -126,6 +128,7 @@ function Card(props: { name: string; count: number }) {
 
 function Page(props: { label: string }) {
   const { label } = props;
+  useTop(label);
   const [told, setTold] = useState<Told | null>(null);
   const [failed, setFailed] = useState<string | null>(null);
   const [again, setAgain] = useState(0);
@@ -163,7 +166,7 @@ function Page(props: { label: string }) {
       <header class="page-head">
         {told?.taxonomy && <p class="page-ranks faint">{Object.values(told.taxonomy).map((name, index) => <span key={index}>{name}</span>)}</p>}
         <h1 id="page-title" class="guide-title" title={label}>{readable(label)}</h1>
-        <p class="faint">{told ? plural(told.photos, "labelled photo") : plural(count, "labelled photo")}{library.value ? ` of ${plural(library.value.photos, "photo")}` : ""} · <a href={`/explore?label=${encodeURIComponent(label)}`} onClick={follow}>Look through them</a></p>
+        <p class="faint">{(told?.photos ?? count).toLocaleString("en")} of {plural(library.value?.photos ?? labels.value.length, "photo")} · <a href={`/explore?label=${encodeURIComponent(label)}`} onClick={follow}>Look through them</a></p>
       </header>
       {failed !== null ? (
         <div class="empty stack" role="alert"><p>{failed}</p><div class="row failed-ways"><button class="button" onClick={() => setAgain(again + 1)}>Try again</button></div></div>
