@@ -44,7 +44,7 @@ export function HeatKey(props: { how: Shading; what: string }) {
       <span>Nothing</span>
       <span class="heatkey-scale" style={{ backgroundImage: `linear-gradient(to right, ${scaleStops()})` }} aria-hidden="true" />
       <span>Most</span>
-      <span>Bright: {props.what}. Grey margins were not seen by the encoder.</span>
+      <span>Bright is where {props.what}. Grey margins were not seen by the encoder.</span>
     </p>
   );
 }

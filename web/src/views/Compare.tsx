@@ -4,7 +4,7 @@ import { ApiError, type Working } from "../lib/api";
 import { onPhoto, partOnPhoto, placed, type Box, type Point } from "../lib/geometry";
 import { halfShare, type Shading } from "../lib/heat";
 import { useShortcuts } from "../lib/keys";
-import { fileOf, readable } from "../lib/names";
+import { fileOf, readable, score } from "../lib/names";
 import { follow, go } from "../lib/router";
 import { useSize } from "../lib/size";
 import { useTop } from "../lib/scroll";
@@ -104,7 +104,7 @@ function Strip(props: { hits: Answer["hits"]; at: number; onChoose: (key: string
       {props.hits.map((hit, index) => (
         <li key={hit.key}>
           <button class="strip-photo" aria-current={index === props.at ? "true" : undefined} onClick={() => props.onChoose(hit.key)}
-            aria-label={`Compare with match ${index + 1}, ${hit.label === null ? "not labelled" : readable(hit.label)}, ${hit.score.toFixed(2)}`}>
+            aria-label={`Compare with match ${index + 1}, ${hit.label === null ? "not labelled" : readable(hit.label)}, ${score(hit.score)}`}>
             <Photo media={hit.media} alt="" />
           </button>
         </li>
@@ -204,7 +204,8 @@ function Pair(props: {
       return { x: rect.x + place.x * rect.width, y: rect.y + place.y * rect.height };
     }) as [Point, Point];
     if (!inside(from) || !inside(to)) return null;
-    const ends = { x1: from.x, y1: from.y, x2: ground.width - zoom.size.width + to.x, y2: ground.height - zoom.size.height + to.y };
+    const second = photos.current!.children[1] as HTMLElement;
+    const ends = { x1: from.x, y1: from.y, x2: second.offsetLeft + to.x, y2: second.offsetTop + to.y };
     return (
       <svg class={`compare-line disc-${chosen % 8}`} width={ground.width} height={ground.height} aria-hidden="true">
         <line {...ends} class="line-ground" /><line {...ends} class="line-colour" />
@@ -245,10 +246,10 @@ function Pair(props: {
         {reasons ? (
           <>
             <div class="compare-score">
-              <span class="compare-number">{reasons.similarity.toFixed(2)}</span>
+              <span class="compare-number">{score(reasons.similarity)}</span>
               <p class="small faint">Similarity of the whole photos: 1 is the same photo, 0 has nothing in common.</p>
             </div>
-            {asked.region && props.score !== null && <p class="small">The part in the box was found with a score of {props.score.toFixed(2)}, comparable within its search only.</p>}
+            {asked.region && props.score !== null && <p class="small">The part in the box was found with a score of {score(props.score)}, comparable within its search only.</p>}
             <Belief believable={reasons.believable} text={reasons.belief} warning="Do not read much into this map." />
             <p class="small faint">Half of what speaks for it comes from {Math.round(100 * halfShare(reasons.maps.first))} % of the first photo and {Math.round(100 * halfShare(reasons.maps.second))} % of the second, as far as the encoder saw them.</p>
             <h2>What both have</h2>
@@ -261,7 +262,7 @@ function Pair(props: {
                       <span class={`disc disc-${index % 8}`}>{index + 1}</span>
                       <Crop media={sides[0].media} box={partOnPhoto(match.first, reasons!.part, squares![0])} alt={`Part ${index + 1} of the first photo`} size="large" />
                       <Crop media={sides[1].media} box={partOnPhoto(match.second, reasons!.part, squares![1])} alt={`Part ${index + 1} of the second photo`} size="large" />
-                      <span class="small shared-told">Blur it in one of the two, and the similarity falls from {reasons.similarity.toFixed(2)} to {(reasons.similarity - match.adds).toFixed(2)}. <span class="faint">Seen alone, the two parts are alike by {match.alike.toFixed(2)}.</span></span>
+                      <span class="small shared-told">Blur it in one of the two, and the similarity falls from {score(reasons.similarity)} to {score(reasons.similarity - match.adds)}. <span class="faint">Seen alone, the two parts are alike by {score(match.alike)}.</span></span>
                     </button>
                   </li>
                 ))}
@@ -277,7 +278,7 @@ function Pair(props: {
         ) : (
           <>
             {props.score !== null && !asked.region && (
-              <div class="compare-score"><span class="compare-number">{props.score.toFixed(2)}</span><p class="small faint">Similarity of the whole photos.</p></div>
+              <div class="compare-score"><span class="compare-number">{score(props.score)}</span><p class="small faint">Similarity of the whole photos.</p></div>
             )}
             <div class="stack" role="status">
               <p class="small">{working ? `${sentence(working.what)} ${working.total > 1 ? `${working.done} of ${working.total}` : ""}` : "The encoder looks at both photos again, with places hidden, to see what makes them alike. This takes a few seconds."}</p>

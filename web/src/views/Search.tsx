@@ -137,14 +137,15 @@ function Found(props: { asked: Asked; upload: Upload }) {
     return () => control.abort();
   }, [wanted, again, snapshot]);
   useShortcuts([{ key: "Escape", what: "Take the box away", run: () => asked.region && show({ ...asked, region: null }) }], [wanted]);
+  const unread = failed?.code === "bad_input" && asked.where !== "";
   const compare = (key: string) => go("search", { ...address(asked), with: key });
   const [regionAsked, hits] = [asked.region !== null, answer?.hits ?? []];
   return (
     <>
       <Query asked={asked} upload={upload} />
       <section class="found" aria-label="Matches">
-        <Filters asked={asked} failed={failed?.code === "bad_input" && asked.where ? failed.problem.detail : null} />
-        {failed ? <Failed error={failed} asked={asked} upload={upload} again={() => setAgain(again + 1)} /> : (
+        <Filters asked={asked} failed={unread ? failed.problem.detail : null} />
+        {unread ? null : failed ? <Failed error={failed} asked={asked} upload={upload} again={() => setAgain(again + 1)} /> : (
           <>
             <div class="row spread found-told">
               <p class="small faint" role="status">{toldOf(answer, busy, regionAsked)}</p>

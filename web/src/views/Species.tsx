@@ -2,7 +2,7 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import { ApiError } from "../lib/api";
 import { useShortcuts } from "../lib/keys";
-import { fileOf, plural, readable } from "../lib/names";
+import { fileOf, plural, readable, score } from "../lib/names";
 import { follow, go, query } from "../lib/router";
 import { useScrollPlace, useTop } from "../lib/scroll";
 import { sentence } from "../lib/upload";
@@ -233,7 +233,7 @@ function Alike(props: { near: Near; label: string; chosen: boolean }) {
       <button class="alike-choose" aria-pressed={chosen} onClick={() => go("species", { label, vs: near.label }, true)} title={near.label}>
         <span class="kind-photo">{typical && <Photo media={typical.media} alt="" size="medium" />}</span>
         <span class="kind-name">{readable(near.label)}</span>
-        <span class="small">alike by {near.likeness.toFixed(2)}</span>
+        <span class="small">alike by {score(near.likeness)}</span>
         <span class="small faint">{near.confused === null ? "mix-ups not measured" : near.confused === 0 ? "never mixed up" : `mixed up in ${near.confused < 0.01 ? "under 1" : Math.round(100 * near.confused)} %`}</span>
       </button>
       <a class="small" href={pageOf(near.label)} onClick={follow} aria-label={`Page of ${readable(near.label)}`}>Its page</a>
