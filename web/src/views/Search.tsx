@@ -31,9 +31,12 @@ export function Search() {
       unlabelled: before?.unlabelled ?? false, where: before?.where ?? "" });
   });
   if (asked && other !== null) return <Compare asked={asked} other={other} />;
+  const key = asked?.source.key;
+  const gone = key !== undefined && table.value !== null && !table.value.rowOf.has(key);
+  const found = asked !== null && !gone;
   return (
-    <DropZone upload={upload} class={asked ? "search" : "search-start"}>
-      {asked ? <Found asked={asked} upload={upload} /> : <Start upload={upload} />}
+    <DropZone upload={upload} class={found ? "search" : "search-start"}>
+      {found ? <Found asked={asked} upload={upload} /> : <Start upload={upload} gone={gone ? key : null} />}
     </DropZone>
   );
 }
@@ -50,7 +53,7 @@ function beginnings(count: number): { key: string; media: string; label: string 
     .map((row) => ({ key: known.keys[row]!, media: known.media[row]!, label: labels.value[row] ?? null }));
 }
 
-function Start(props: { upload: Upload }) {
+function Start(props: { upload: Upload; gone: string | null }) {
   const { upload } = props;
   return (
     <section class="start" aria-labelledby="start-title">
@@ -63,6 +66,7 @@ function Start(props: { upload: Upload }) {
             <p class="faint small not-touch">or drop one anywhere here, or paste one with <kbd class="kbd">Ctrl</kbd> <kbd class="kbd">V</kbd></p>
           </>
         )}
+        {props.gone !== null && <p class="note note-warn" role="alert">No photo of the index has the name {props.gone}; it may have been removed or renamed.</p>}
         <Refused upload={upload} />
       </div>
       <h2 class="start-or">Or begin with one of these</h2>
@@ -239,7 +243,6 @@ function Query(props: { asked: Asked; upload: Upload }) {
     else setDrawing(!drawing);
   }
   const own = asked.source.query === undefined ? undefined : uploaded.get(asked.source.query);
-  const gone = table.value && !shown;
   return (
     <section class="query" aria-label="What is looked for">
       <div ref={frame} class="query-frame">
@@ -251,8 +254,7 @@ function Query(props: { asked: Asked; upload: Upload }) {
             {parts && photo && <BoxDraw box={asked.region} drawing={drawing} onDone={done} focus={byKeys} />}
           </div>
         )}
-        {bad && <p class="query-bad">This photo cannot be shown; its matches can.</p>}
-        {gone && <p class="query-bad">No photo of the index has the name {asked.source.key}.</p>}
+        {bad && <p class="query-bad">This photo cannot be shown.</p>}
       </div>
       <div class="query-told">
         <div class="query-head">
@@ -294,7 +296,7 @@ function Filters(props: { asked: Asked; failed: string | null }) {
   const example = field ? `${field.name} = ${field.kind === "text" ? `"${field.values[0] ?? ""}"` : String(field.values[0] ?? 1)}` : 'key contains "2021"';
   const chosen = asked.unlabelled ? "none" : asked.label !== null ? `is ${asked.label}` : "all";
   return (
-    <form class={`filters ${unfolded ? "" : "filters-folded"}`} aria-label="Narrow the search" onSubmit={(event) => { event.preventDefault(); show({ ...asked, where: where.trim() }); }}>
+    <form class={`filters ${unfolded || props.failed !== null ? "" : "filters-folded"}`} aria-label="Narrow the search" onSubmit={(event) => { event.preventDefault(); show({ ...asked, where: where.trim() }); }}>
       <label class="filter">
         <span class="small faint">Among</span>
         <select class="field" value={chosen} onChange={(event) => {

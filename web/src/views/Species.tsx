@@ -236,7 +236,7 @@ function Alike(props: { near: Near; label: string; chosen: boolean }) {
         <span class="small">alike by {score(near.likeness)}</span>
         <span class="small faint">{near.confused === null ? "mix-ups not measured" : near.confused === 0 ? "never mixed up" : `mixed up in ${near.confused < 0.01 ? "under 1" : Math.round(100 * near.confused)} %`}</span>
       </button>
-      <a class="small" href={pageOf(near.label)} onClick={follow} aria-label={`Page of ${readable(near.label)}`}>Its page</a>
+      <a class="small" href={pageOf(near.label)} onClick={follow} aria-label={`Its page: ${readable(near.label)}`}>Its page</a>
     </li>
   );
 }
