@@ -43,7 +43,7 @@ export function App() {
     <div class="shell">
       <header class="shell-bar">
         <a class="skip" href="#main">Skip to the photos</a>
-        <a class="shell-brand" href="/explore" onClick={follow}><img src={icon} alt="" /><span>fieldmark</span></a>
+        <a class="shell-brand" href="/explore" onClick={follow} aria-label="fieldmark"><img src={icon} alt="" /><span>fieldmark</span></a>
         <nav class="shell-nav" aria-label="Views">
           {views.map((to) => (
             <a href={`/${to}`} onClick={follow} aria-current={view.value === to ? "page" : undefined}>{pages[to].name}</a>

@@ -20,6 +20,9 @@ export function colour(share: number): [number, number, number] {
   return [0, 1, 2].map((band) => from[band]! + (to[band]! - from[band]!) * part) as [number, number, number];
 }
 
+/** The scale in 256 steps, one after the other: looked up for every pixel. */
+const STEPS = Uint8ClampedArray.from(Array.from({ length: 256 }, (_, step) => colour(step / 255)).flat());
+
 /** For a key of the scale. */
 export const scaleStops = (): string => CIVIDIS.map(([r, g, b]) => `rgb(${r} ${g} ${b})`).join(", ");
 
@@ -105,10 +108,10 @@ export function shade(pixels: Uint8ClampedArray, width: number, height: number, 
       if (how === "map") {
         // Light of the photo moves the colour a little, so that the bird stays visible without bending the scale.
         const light = 0.72 + 0.28 * (grey / 255);
-        const [red, green, blue] = colour(share);
-        pixels[index] = red * light;
-        pixels[index + 1] = green * light;
-        pixels[index + 2] = blue * light;
+        const step = 3 * Math.round(255 * share);
+        pixels[index] = STEPS[step]! * light;
+        pixels[index + 1] = STEPS[step + 1]! * light;
+        pixels[index + 2] = STEPS[step + 2]! * light;
         continue;
       }
       const light = Math.sqrt(share);
@@ -118,12 +121,15 @@ export function shade(pixels: Uint8ClampedArray, width: number, height: number, 
       if (seen) {
         const right = map[row * across + Math.min(column + 1, across - 1)]! - share;
         const below = map[Math.min(row + 1, down - 1) * across + column]! - share;
-        const away = Math.abs(share - 0.5) / (Math.hypot(right, below) + 1e-6) / stroke;
-        for (const [reach, tone] of [[3.2, 20], [1.7, 255]] as const) {
-          const line = Math.min(Math.max(reach - away, 0), 1);
-          red += (tone - red) * line;
-          green += (tone - green) * line;
-          blue += (tone - blue) * line;
+        // Pixels to the line: dark beside it, white on it.
+        const away = Math.abs(share - 0.5) / (Math.sqrt(right * right + below * below) + 1e-6) / stroke;
+        if (away < 3.2) {
+          const dark = Math.min(3.2 - away, 1);
+          const white = Math.min(Math.max(1.7 - away, 0), 1);
+          const line = (value: number) => (value + (20 - value) * dark) * (1 - white) + 255 * white;
+          red = line(red);
+          green = line(green);
+          blue = line(blue);
         }
       }
       pixels[index] = red;

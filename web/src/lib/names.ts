@@ -12,3 +12,6 @@ export const fileOf = (key: string): string => key.slice(key.lastIndexOf("/") + 
 export const quoted = (text: string): string => `"${text.replaceAll("\\", "\\\\").replaceAll('"', '\\"')}"`;
 
 export const plural = (count: number, one: string, many = `${one}s`): string => `${count.toLocaleString("en")} ${count === 1 ? one : many}`;
+
+/** Two digits, with a minus that reads as one. */
+export const score = (value: number): string => value.toFixed(2).replace(/^-(0\.00)$/, "$1").replace("-", "−");

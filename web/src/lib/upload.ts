@@ -10,7 +10,7 @@ export interface Uploaded {
 }
 
 const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
-const megabytes = (bytes: number) => `${(bytes / 1e6).toFixed(1)} MB`;
+const sizeOf = (bytes: number) => (bytes < 1e6 ? `${Math.ceil(bytes / 1e3)} kB` : `${(bytes / 1e6).toFixed(1)} MB`);
 
 function failed(status: number, body: string, photo: Blob): ApiError {
   try {
@@ -20,10 +20,10 @@ function failed(status: number, body: string, photo: Blob): ApiError {
     // A proxy before the service answers in its own form: said below.
   }
   const detail = status === 413
-    ? `The photo has ${megabytes(photo.size)}, more than the service takes.`
+    ? `The photo has ${sizeOf(photo.size)}, more than the service takes.`
     : status === 0
       // A service that stops reading too large a body can cut the line before its answer arrives.
-      ? `The photo (${megabytes(photo.size)}) did not arrive: the service does not answer, or it is larger than the service takes.`
+      ? `The photo (${sizeOf(photo.size)}) did not arrive: the service does not answer, or it is larger than the service takes.`
       : `The service answered ${status}.`;
   return new ApiError({ status, code: status === 413 ? "too_large" : "failed", detail, keys: [] });
 }

@@ -50,31 +50,42 @@ export function FieldMarks(props: { first: string; second: string }) {
       </div>
     );
   }
-  return (
-    <div class="marks">
-      <div class="marks-told">
-        <Told found={found} />
-        <div class="stack">
-          <p class="marks-lede">{sentence(found.lede)}</p>
-          <Belief believable={found.believable} text={found.belief} warning="Do not rely on these marks." />
-        </div>
-      </div>
+  const hardly = isWeak(found);
+  const marks = (
+    <>
       {found.marks.map((mark, index) => <Mark key={index} mark={mark} index={index} names={[first, second]} />)}
       {!found.marks.some((mark) => mark.examples.length) && <p>No part stands out that is seen in photos of both.</p>}
       <p class="small faint marks-foot">A mark says what the encoder goes by. That may be light, a perch or the season, when these differ between the photos of the two: look at the close-ups.</p>
+    </>
+  );
+  return (
+    <div class="marks">
+      <div class="marks-told">
+        <Score found={found} />
+        {hardly ? <Belief believable={false} text={found.lede} warning="No marks to learn here." /> : (
+          <div class="stack">
+            <p class="marks-lede">{sentence(found.lede)}</p>
+            <Belief believable={found.believable} text={found.belief} warning="Do not rely on these marks." />
+          </div>
+        )}
+      </div>
+      {hardly ? <details class="marks-all-the-same"><summary>Show the places that it goes by all the same</summary><div class="marks">{marks}</div></details> : marks}
     </div>
   );
 }
 
+/** The library's rule: so few right that a coin could well do as much. */
+const isWeak = ({ right, total }: ClassReasons) => right < 0.6 * total + 0.5 * Math.sqrt(total);
+
 /** Right of total beside what a coin would do. */
-function Told(props: { found: ClassReasons }) {
+function Score(props: { found: ClassReasons }) {
   const { right, total } = props.found;
   const words = `${right} of ${total} photos were told apart by a line drawn without them; a coin tells half of them.`;
   return (
     <div class="told" role="img" aria-label={words}>
       <span class="told-number">{right}<span class="told-of"> of {total}</span></span>
       <span class="told-bar"><span class="told-right" style={{ width: `${(100 * right) / total}%` }} /><span class="told-coin" /></span>
-      <span class="small faint">told apart unseen; the line is a coin</span>
+      <span class="small faint">told apart without having been seen; a coin: {total / 2}</span>
     </div>
   );
 }

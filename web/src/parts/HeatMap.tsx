@@ -4,6 +4,9 @@ import { mediaUrl } from "../lib/api";
 import type { Box } from "../lib/geometry";
 import { scaleStops, shade, type Grid, type Shading } from "../lib/heat";
 
+/** Long side of what is shaded, in pixels: more would keep the page from answering for a moment. */
+const SHARP = 1080;
+
 export function HeatMap(props: { media: string; grid: Grid; square: Box; how: Shading; opacity: number }) {
   const ref = useRef<HTMLCanvasElement>(null);
   const { media, grid, square, how } = props;
@@ -14,10 +17,11 @@ export function HeatMap(props: { media: string; grid: Grid; square: Box; how: Sh
     void photo.decode().then(() => {
       const canvas = ref.current;
       if (!wanted || !canvas) return;
-      canvas.width = photo.naturalWidth;
-      canvas.height = photo.naturalHeight;
+      const scale = Math.min(1, SHARP / Math.max(photo.naturalWidth, photo.naturalHeight));
+      canvas.width = Math.round(photo.naturalWidth * scale);
+      canvas.height = Math.round(photo.naturalHeight * scale);
       const pen = canvas.getContext("2d", { willReadFrequently: true })!;
-      pen.drawImage(photo, 0, 0);
+      pen.drawImage(photo, 0, 0, canvas.width, canvas.height);
       const pixels = pen.getImageData(0, 0, canvas.width, canvas.height);
       shade(pixels.data, canvas.width, canvas.height, grid, square, how);
       pen.putImageData(pixels, 0, 0);
@@ -44,7 +48,7 @@ export function HeatKey(props: { how: Shading; what: string }) {
       <span>Nothing</span>
       <span class="heatkey-scale" style={{ backgroundImage: `linear-gradient(to right, ${scaleStops()})` }} aria-hidden="true" />
       <span>Most</span>
-      <span>Bright: {props.what}. Grey margins were not seen by the encoder.</span>
+      <span>Bright is where {props.what}. Grey margins were not seen by the encoder.</span>
     </p>
   );
 }

@@ -1,9 +1,9 @@
 // What a search found: photos in rows of one height, best first, each with its score and the place that was found.
-import { useRef } from "preact/hooks";
+import { useEffect, useRef } from "preact/hooks";
 import { clamp, placed, type Box } from "../lib/geometry";
 import { useShortcuts } from "../lib/keys";
-import { fileOf, readable } from "../lib/names";
-import type { Hit } from "../state/search";
+import { fileOf, readable, score } from "../lib/names";
+import { lastCompared, type Hit } from "../state/search";
 import { Crop } from "./Crop";
 import { SearchIcon } from "./LookIcons";
 import { Photo } from "./Photo";
@@ -43,6 +43,11 @@ export function Matches(props: {
   const all = () => [...list.current!.querySelectorAll<HTMLElement>(".match-photo")];
   const focused = () => all().findIndex((one) => one === document.activeElement);
   const step = (by: number) => all()[Math.max(0, focused() + by)]?.focus();
+  useEffect(() => {
+    const place = props.hits.findIndex((hit) => hit.key === lastCompared.peek());
+    lastCompared.value = null;
+    all()[place]?.focus();
+  }, []);
   useShortcuts([
     { key: "n", what: "Next match", run: () => step(1) },
     { key: "p", what: "Match before", run: () => step(-1) },
@@ -64,7 +69,7 @@ export function Matches(props: {
         return (
           <li class="match" key={hit.key} style={{ "--ratio": ratio }}>
             <button class="match-photo" onClick={() => props.onCompare(hit)} style={{ aspectRatio: ratio }}
-              aria-label={`${index + 1}: ${name}, similarity ${hit.score.toFixed(2)}, ${fileOf(hit.key)}. Compare`}>
+              aria-label={`${index + 1}: ${name}, similarity ${score(hit.score)}, ${fileOf(hit.key)}. Compare`}>
               {props.closeUps
                 ? <Crop media={hit.media} box={hit.box ?? WHOLE} alt={alt} margin={0.15} />
                 : <Photo media={hit.media} alt={alt} size="medium" />}
@@ -74,7 +79,7 @@ export function Matches(props: {
             <button class="match-search" aria-label={`Search with this one: ${alt}`} title="Search with this one (S)" onClick={() => props.onSearch(hit)}><SearchIcon /></button>
             <div class="match-line">
               <span class={hit.label === null ? "faint" : "match-name"} title={hit.label ?? undefined}>{name}</span>
-              <span class="match-score">{hit.score.toFixed(2)}</span>
+              <span class="match-score">{score(hit.score)}</span>
             </div>
             <div class="match-file faint" title={hit.key}>{fileOf(hit.key)}</div>
           </li>

@@ -99,8 +99,8 @@ export function ChoosePhoto(props: { upload: Upload; main?: boolean; name?: stri
   };
   return (
     <>
-      <button class={`button ${props.main ? "button-main" : ""}`} onClick={() => choose.current!.click()}><PhotoIcon />{props.name ?? "Choose a photo"}</button>
-      <button class="button only-touch" onClick={() => camera.current!.click()}><CameraIcon />Take one</button>
+      <button class={`button ${props.main ? "button-main" : ""}`} onClick={() => choose.current!.click()}><PhotoIcon /><span>{props.name ?? "Choose a photo"}</span></button>
+      <button class="button only-touch" onClick={() => camera.current!.click()}><CameraIcon /><span>Take one</span></button>
       <input ref={choose} type="file" accept="image/*" hidden aria-label="Photo to look for" onChange={(event) => taken(event.currentTarget)} />
       <input ref={camera} type="file" accept="image/*" capture="environment" hidden aria-label="Photo from the camera" onChange={(event) => taken(event.currentTarget)} />
     </>

@@ -94,7 +94,8 @@ export const bodyOf = (asked: Asked) => ({
 /** The last answers, so that coming back from a comparison shows the matches at once. */
 const kept = new Map<string, Answer>();
 const KEPT = 30;
-export const lastAnswer = signal<{ asked: Asked; answer: Answer } | null>(null);
+/** The match that was compared last: the one to come back to. */
+export const lastCompared = signal<string | null>(null);
 
 export async function search(asked: Asked, stop: AbortSignal): Promise<Answer> {
   const name = JSON.stringify(bodyOf(asked));
@@ -104,7 +105,6 @@ export async function search(asked: Asked, stop: AbortSignal): Promise<Answer> {
     kept.set(name, answer);
     if (kept.size > KEPT) kept.delete(kept.keys().next().value!);
   }
-  lastAnswer.value = { asked, answer };
   return answer;
 }
 

@@ -4,9 +4,10 @@ import { ApiError, type Working } from "../lib/api";
 import { onPhoto, partOnPhoto, placed, type Box, type Point } from "../lib/geometry";
 import { halfShare, type Shading } from "../lib/heat";
 import { useShortcuts } from "../lib/keys";
-import { fileOf, readable } from "../lib/names";
+import { fileOf, readable, score } from "../lib/names";
 import { follow, go } from "../lib/router";
 import { useSize } from "../lib/size";
+import { useTop } from "../lib/scroll";
 import { sentence } from "../lib/upload";
 import { isWhole } from "../lib/zoom";
 import { Belief } from "../parts/Belief";
@@ -17,7 +18,7 @@ import { Photo } from "../parts/Photo";
 import { useZoom, ZoomFrame } from "../parts/Zoom";
 import { labels, table } from "../state/library";
 import { explain, pairBody, type PairReasons } from "../state/explain";
-import { address, search, show, type Answer, type Asked } from "../state/search";
+import { address, lastCompared, search, show, type Answer, type Asked } from "../state/search";
 import "../styles/compare.css";
 
 type How = "photo" | Shading;
@@ -44,6 +45,10 @@ export function Compare(props: { asked: Asked; other: string }) {
     search(asked, control.signal).then(setAnswer, () => setAnswer(null));
     return () => control.abort();
   }, [wanted]);
+  useTop(other);
+  useEffect(() => {
+    lastCompared.value = other;
+  }, [other]);
   const first = sideOf(asked.source.key, asked.source.query);
   const second = sideOf(other, undefined);
   const hits = answer?.hits ?? [];
@@ -99,7 +104,7 @@ function Strip(props: { hits: Answer["hits"]; at: number; onChoose: (key: string
       {props.hits.map((hit, index) => (
         <li key={hit.key}>
           <button class="strip-photo" aria-current={index === props.at ? "true" : undefined} onClick={() => props.onChoose(hit.key)}
-            aria-label={`Compare with match ${index + 1}, ${hit.label === null ? "not labelled" : readable(hit.label)}, ${hit.score.toFixed(2)}`}>
+            aria-label={`Compare with match ${index + 1}, ${hit.label === null ? "not labelled" : readable(hit.label)}, ${score(hit.score)}`}>
             <Photo media={hit.media} alt="" />
           </button>
         </li>
@@ -130,7 +135,8 @@ function Pair(props: {
     return () => control.abort();
   }, [again]);
 
-  const [how, setHow] = useState<How>("dimmed");
+  const [wish, setWish] = useState<How>("dimmed");
+  const how = reasons ? wish : "photo";
   const [opacity, setOpacity] = useState(1);
   const [active, setActive] = useState<number | null>(null);
   const [held, setHeld] = useState<number | null>(null);
@@ -156,7 +162,7 @@ function Pair(props: {
   }
   const pan = (dx: number, dy: number) => () => zoom.pan(dx, dy);
   useShortcuts([
-    { key: "m", what: "Photos, dimmed or map", run: () => setHow((now) => HOWS[(HOWS.findIndex(([one]) => one === now) + 1) % HOWS.length]![0]) },
+    { key: "m", what: "Photos, dimmed or map", run: () => setWish((now) => HOWS[(HOWS.findIndex(([one]) => one === now) + 1) % HOWS.length]![0]) },
     { key: "+", what: "Enlarge both photos", run: () => zoom.by(1.4) },
     { key: "=", what: "Enlarge both photos", run: () => zoom.by(1.4) },
     { key: "-", what: "Make both photos smaller", run: () => zoom.by(1 / 1.4) },
@@ -198,7 +204,8 @@ function Pair(props: {
       return { x: rect.x + place.x * rect.width, y: rect.y + place.y * rect.height };
     }) as [Point, Point];
     if (!inside(from) || !inside(to)) return null;
-    const ends = { x1: from.x, y1: from.y, x2: ground.width - zoom.size.width + to.x, y2: ground.height - zoom.size.height + to.y };
+    const second = photos.current!.children[1] as HTMLElement;
+    const ends = { x1: from.x, y1: from.y, x2: second.offsetLeft + to.x, y2: second.offsetTop + to.y };
     return (
       <svg class={`compare-line disc-${chosen % 8}`} width={ground.width} height={ground.height} aria-hidden="true">
         <line {...ends} class="line-ground" /><line {...ends} class="line-colour" />
@@ -220,11 +227,11 @@ function Pair(props: {
         </div>
         <div class="compare-tools">
           <div class="segments" role="group" aria-label="What is shown">
-            {HOWS.map(([one, name]) => <button key={one} class="button" aria-pressed={how === one} disabled={one !== "photo" && !reasons} onClick={() => setHow(one)}>{name}</button>)}
+            {HOWS.map(([one, name]) => <button key={one} class="button" aria-pressed={how === one} disabled={one !== "photo" && !reasons} onClick={() => setWish(one)}>{name}</button>)}
           </div>
           <label class="compare-opacity">
             <span class="small faint">Strength</span>
-            <input type="range" min={0} max={100} value={Math.round(opacity * 100)} disabled={how === "photo" || !reasons}
+            <input type="range" min={0} max={100} value={Math.round(opacity * 100)} disabled={how === "photo"}
               onInput={(event) => setOpacity(event.currentTarget.valueAsNumber / 100)} />
           </label>
           <div class="row compare-zoom">
@@ -233,16 +240,16 @@ function Pair(props: {
             <button class="button" aria-label="Whole photos" title="Whole photos (0)" disabled={isWhole(zoom.look)} onClick={() => { setHeld(null); zoom.reset(); }}><WholeIcon /></button>
           </div>
         </div>
-        <div class="compare-key">{reasons && how !== "photo" ? <HeatKey how={how} what="much of the similarity comes from" /> : <p class="heatkey small faint">Wheel, pinch or + and − enlarge both photos together.</p>}</div>
+        <div class="compare-key">{how !== "photo" ? <HeatKey how={how} what="much of the similarity comes from" /> : <p class="heatkey small faint">Wheel, pinch or + and − enlarge both photos together.</p>}</div>
       </div>
       <aside class="compare-why" aria-label="Why they are alike">
         {reasons ? (
           <>
             <div class="compare-score">
-              <span class="compare-number">{reasons.similarity.toFixed(2)}</span>
+              <span class="compare-number">{score(reasons.similarity)}</span>
               <p class="small faint">Similarity of the whole photos: 1 is the same photo, 0 has nothing in common.</p>
             </div>
-            {asked.region && props.score !== null && <p class="small">The part in the box was found with a score of {props.score.toFixed(2)}, comparable within its search only.</p>}
+            {asked.region && props.score !== null && <p class="small">The part in the box was found with a score of {score(props.score)}, comparable within its search only.</p>}
             <Belief believable={reasons.believable} text={reasons.belief} warning="Do not read much into this map." />
             <p class="small faint">Half of what speaks for it comes from {Math.round(100 * halfShare(reasons.maps.first))} % of the first photo and {Math.round(100 * halfShare(reasons.maps.second))} % of the second, as far as the encoder saw them.</p>
             <h2>What both have</h2>
@@ -255,7 +262,7 @@ function Pair(props: {
                       <span class={`disc disc-${index % 8}`}>{index + 1}</span>
                       <Crop media={sides[0].media} box={partOnPhoto(match.first, reasons!.part, squares![0])} alt={`Part ${index + 1} of the first photo`} size="large" />
                       <Crop media={sides[1].media} box={partOnPhoto(match.second, reasons!.part, squares![1])} alt={`Part ${index + 1} of the second photo`} size="large" />
-                      <span class="small shared-told">Blur it in one of the two, and the similarity falls from {reasons.similarity.toFixed(2)} to {(reasons.similarity - match.adds).toFixed(2)}. <span class="faint">Seen alone, the two parts are alike by {match.alike.toFixed(2)}.</span></span>
+                      <span class="small shared-told">Blur it in one of the two, and the similarity falls from {score(reasons.similarity)} to {score(reasons.similarity - match.adds)}. <span class="faint">Seen alone, the two parts are alike by {score(match.alike)}.</span></span>
                     </button>
                   </li>
                 ))}
@@ -271,7 +278,7 @@ function Pair(props: {
         ) : (
           <>
             {props.score !== null && !asked.region && (
-              <div class="compare-score"><span class="compare-number">{props.score.toFixed(2)}</span><p class="small faint">Similarity of the whole photos.</p></div>
+              <div class="compare-score"><span class="compare-number">{score(props.score)}</span><p class="small faint">Similarity of the whole photos.</p></div>
             )}
             <div class="stack" role="status">
               <p class="small">{working ? `${sentence(working.what)} ${working.total > 1 ? `${working.done} of ${working.total}` : ""}` : "The encoder looks at both photos again, with places hidden, to see what makes them alike. This takes a few seconds."}</p>

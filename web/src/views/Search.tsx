@@ -31,9 +31,12 @@ export function Search() {
       unlabelled: before?.unlabelled ?? false, where: before?.where ?? "" });
   });
   if (asked && other !== null) return <Compare asked={asked} other={other} />;
+  const key = asked?.source.key;
+  const gone = key !== undefined && table.value !== null && !table.value.rowOf.has(key);
+  const found = asked !== null && !gone;
   return (
-    <DropZone upload={upload} class={asked ? "search" : "search-start"}>
-      {asked ? <Found asked={asked} upload={upload} /> : <Start upload={upload} />}
+    <DropZone upload={upload} class={found ? "search" : "search-start"}>
+      {found ? <Found asked={asked} upload={upload} /> : <Start upload={upload} gone={gone ? key : null} />}
     </DropZone>
   );
 }
@@ -50,7 +53,7 @@ function beginnings(count: number): { key: string; media: string; label: string 
     .map((row) => ({ key: known.keys[row]!, media: known.media[row]!, label: labels.value[row] ?? null }));
 }
 
-function Start(props: { upload: Upload }) {
+function Start(props: { upload: Upload; gone: string | null }) {
   const { upload } = props;
   return (
     <section class="start" aria-labelledby="start-title">
@@ -63,19 +66,20 @@ function Start(props: { upload: Upload }) {
             <p class="faint small not-touch">or drop one anywhere here, or paste one with <kbd class="kbd">Ctrl</kbd> <kbd class="kbd">V</kbd></p>
           </>
         )}
+        {props.gone !== null && <p class="note note-warn" role="alert">No photo of the index has the name {props.gone}; it may have been removed or renamed.</p>}
         <Refused upload={upload} />
       </div>
       <h2 class="start-or">Or begin with one of these</h2>
       <ul class="start-photos">
         {table.value
-          ? beginnings(12).map((one) => (
+          ? beginnings(18).map((one) => (
             <li key={one.key}>
               <a href={`/search?key=${encodeURIComponent(one.key)}`} onClick={follow} title={one.label ?? fileOf(one.key)}>
                 <Photo media={one.media} alt={one.label === null ? fileOf(one.key) : readable(one.label)} size="medium" />
               </a>
             </li>
           ))
-          : Array.from({ length: 12 }, (_, index) => <li key={index} class="waiting" />)}
+          : Array.from({ length: 18 }, (_, index) => <li key={index} class="waiting" />)}
       </ul>
     </section>
   );
@@ -137,14 +141,15 @@ function Found(props: { asked: Asked; upload: Upload }) {
     return () => control.abort();
   }, [wanted, again, snapshot]);
   useShortcuts([{ key: "Escape", what: "Take the box away", run: () => asked.region && show({ ...asked, region: null }) }], [wanted]);
+  const unread = failed?.code === "bad_input" && asked.where !== "";
   const compare = (key: string) => go("search", { ...address(asked), with: key });
   const [regionAsked, hits] = [asked.region !== null, answer?.hits ?? []];
   return (
     <>
       <Query asked={asked} upload={upload} />
       <section class="found" aria-label="Matches">
-        <Filters asked={asked} failed={failed?.code === "bad_input" && asked.where ? failed.problem.detail : null} />
-        {failed ? <Failed error={failed} asked={asked} upload={upload} again={() => setAgain(again + 1)} /> : (
+        <Filters asked={asked} failed={unread ? failed.problem.detail : null} />
+        {unread ? null : failed ? <Failed error={failed} asked={asked} upload={upload} again={() => setAgain(again + 1)} /> : (
           <>
             <div class="row spread found-told">
               <p class="small faint" role="status">{toldOf(answer, busy, regionAsked)}</p>
@@ -238,7 +243,6 @@ function Query(props: { asked: Asked; upload: Upload }) {
     else setDrawing(!drawing);
   }
   const own = asked.source.query === undefined ? undefined : uploaded.get(asked.source.query);
-  const gone = table.value && !shown;
   return (
     <section class="query" aria-label="What is looked for">
       <div ref={frame} class="query-frame">
@@ -250,13 +254,15 @@ function Query(props: { asked: Asked; upload: Upload }) {
             {parts && photo && <BoxDraw box={asked.region} drawing={drawing} onDone={done} focus={byKeys} />}
           </div>
         )}
-        {bad && <p class="query-bad">This photo cannot be shown; its matches can.</p>}
-        {gone && <p class="query-bad">No photo of the index has the name {asked.source.key}.</p>}
+        {bad && <p class="query-bad">This photo cannot be shown.</p>}
       </div>
       <div class="query-told">
-        <div class="query-names">
+        <div class="query-head">
+          <div class="query-names">
           <h1>{shown?.label != null ? <a href={`/species?label=${encodeURIComponent(shown.label)}`} onClick={follow} title={shown.label}>{readable(shown.label)}</a> : asked.source.query !== undefined ? "Your photo" : "Not labelled"}</h1>
           {asked.source.key !== undefined && <p class="faint small query-file" title={asked.source.key}>{fileOf(asked.source.key)}</p>}
+          </div>
+          {!upload.sending && <div class="row query-ways"><ChoosePhoto upload={upload} name="Another photo" /></div>}
         </div>
         {own?.damage && <p class="note note-warn small">Damaged, searched all the same: {sentence(own.damage)}</p>}
         {own?.notes.map((note) => <p class="faint small" key={note}>{sentence(note)}</p>)}
@@ -267,13 +273,13 @@ function Query(props: { asked: Asked; upload: Upload }) {
               {asked.region && <button class="button" onClick={() => done(null)}><CloseIcon />Whole photo</button>}
             </div>
             <p class="faint small query-hint">{asked.region
-              ? "Looking for what is in the box. Drag it, or move it with the arrow keys."
+              ? <>Looking for what is in the box. Drag it<span class="not-touch">, or move it with the arrow keys; Escape takes it away</span>.</>
               : "A bill, a wing bar, a headlight: draw a box on it to find the same part elsewhere."}</p>
           </div>
         ) : (
           <p class="note small">This index keeps no places of its photos, so only whole photos can be looked for. To look for a part, run <code>fieldmark index ENCODER PHOTOS --out {library.value?.index} --parts</code> once.</p>
         )}
-        {upload.sending ? <Progress upload={upload} /> : <div class="row"><ChoosePhoto upload={upload} name="Another photo" /></div>}
+        {upload.sending && <Progress upload={upload} />}
         <Refused upload={upload} />
       </div>
     </section>
@@ -283,13 +289,14 @@ function Query(props: { asked: Asked; upload: Upload }) {
 function Filters(props: { asked: Asked; failed: string | null }) {
   const { asked } = props;
   const [where, setWhere] = useState(asked.where);
+  const [unfolded, setUnfolded] = useState(false);
   useEffect(() => setWhere(asked.where), [asked.where]);
   const names = [...counts.value.entries()].sort(([a], [b]) => readable(a).localeCompare(readable(b)));
   const field = library.value?.fields[0];
   const example = field ? `${field.name} = ${field.kind === "text" ? `"${field.values[0] ?? ""}"` : String(field.values[0] ?? 1)}` : 'key contains "2021"';
   const chosen = asked.unlabelled ? "none" : asked.label !== null ? `is ${asked.label}` : "all";
   return (
-    <form class="filters" aria-label="Narrow the search" onSubmit={(event) => { event.preventDefault(); show({ ...asked, where: where.trim() }); }}>
+    <form class={`filters ${unfolded || props.failed !== null ? "" : "filters-folded"}`} aria-label="Narrow the search" onSubmit={(event) => { event.preventDefault(); show({ ...asked, where: where.trim() }); }}>
       <label class="filter">
         <span class="small faint">Among</span>
         <select class="field" value={chosen} onChange={(event) => {
@@ -302,6 +309,7 @@ function Filters(props: { asked: Asked; failed: string | null }) {
           {names.map(([name, count]) => <option value={`is ${name}`} key={name}>{readable(name)} ({count})</option>)}
         </select>
       </label>
+      <button type="button" class="button only-narrow" aria-expanded={unfolded} onClick={() => setUnfolded(!unfolded)}>{asked.where ? "Filter set" : "Filter"}</button>
       <label class="filter filter-wide">
         <span class="small faint">Filter</span>
         <input class="field" type="search" value={where} placeholder={example} spellcheck={false} autocapitalize="off" autocomplete="off"

@@ -2,8 +2,9 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import { ApiError } from "../lib/api";
 import { useShortcuts } from "../lib/keys";
-import { fileOf, plural, readable } from "../lib/names";
+import { fileOf, plural, readable, score } from "../lib/names";
 import { follow, go, query } from "../lib/router";
+import { useScrollPlace, useTop } from "../lib/scroll";
 import { sentence } from "../lib/upload";
 import { FieldMarks } from "../parts/FieldMarks";
 import { BackIcon, NextIcon, PrintIcon } from "../parts/LookIcons";
@@ -26,6 +27,7 @@ export function Species() {
 type Order = "name" | "most" | "fewest";
 
 function List() {
+  useScrollPlace("species");
   const [wanted, setWanted] = useState("");
   const [order, setOrder] = useState<Order>("name");
   const field = useRef<HTMLInputElement>(null);
@@ -126,6 +128,7 @@ function Card(props: { name: string; count: number }) {
 
 function Page(props: { label: string }) {
   const { label } = props;
+  useTop(label);
   const [told, setTold] = useState<Told | null>(null);
   const [failed, setFailed] = useState<string | null>(null);
   const [again, setAgain] = useState(0);
@@ -163,13 +166,13 @@ function Page(props: { label: string }) {
       <header class="page-head">
         {told?.taxonomy && <p class="page-ranks faint">{Object.values(told.taxonomy).map((name, index) => <span key={index}>{name}</span>)}</p>}
         <h1 id="page-title" class="guide-title" title={label}>{readable(label)}</h1>
-        <p class="faint">{told ? plural(told.photos, "labelled photo") : plural(count, "labelled photo")}{library.value ? ` of ${plural(library.value.photos, "photo")}` : ""} · <a href={`/explore?label=${encodeURIComponent(label)}`} onClick={follow}>Look through them</a></p>
+        <p class="faint">{(told?.photos ?? count).toLocaleString("en")} of {plural(library.value?.photos ?? labels.value.length, "photo")}</p>
       </header>
       {failed !== null ? (
         <div class="empty stack" role="alert"><p>{failed}</p><div class="row failed-ways"><button class="button" onClick={() => setAgain(again + 1)}>Try again</button></div></div>
       ) : !told ? <PageWaiting /> : (
         <>
-          <Plate shown={told.typical} label={label} />
+          <Plate told={told} />
           {told.nearest.length > 0 && other !== null && (
             <section class="page-part" aria-labelledby="alike-title">
               <h2 id="alike-title">Look-alikes</h2>
@@ -202,20 +205,23 @@ function PageWaiting() {
   return <div class="plate" aria-hidden="true">{Array.from({ length: 6 }, (_, index) => <div class="waiting plate-photo" key={index} />)}</div>;
 }
 
-function Plate(props: { shown: readonly Shown[]; label: string }) {
+function Plate(props: { told: Told }) {
+  const { told } = props;
+  const name = readable(told.label);
   return (
-    <section aria-label="Typical photos">
-      <ul class={`plate plate-${Math.min(props.shown.length, 6)}`}>
-        {props.shown.slice(0, 6).map((one, index) => (
-          <li class="plate-photo" key={one.key}>
-            <a href={`/search?key=${encodeURIComponent(one.key)}`} onClick={follow} title={`${fileOf(one.key)}: search with this one`}>
-              <Photo media={one.media} size={index === 0 ? "large" : "medium"} alt={`${readable(props.label)}, ${fileOf(one.key)}`} eager />
-            </a>
-          </li>
-        ))}
-      </ul>
-      <p class="small faint page-hint">Photos that stand for its different looks, the commonest first.</p>
-    </section>
+    <ul class="plate" aria-label="Typical photos">
+      {told.typical.slice(0, 6).map((one, index) => (
+        <li class="plate-photo" key={one.key}>
+          <a href={`/search?key=${encodeURIComponent(one.key)}`} onClick={follow} title={`${fileOf(one.key)}: search with this one`}>
+            <Photo media={one.media} size={index === 0 ? "large" : "medium"} alt={`${name}, ${fileOf(one.key)}`} eager />
+          </a>
+        </li>
+      ))}
+      <li class="plate-told small">
+        <span class="faint">{told.typical.length > 1 ? "Each stands for one of its looks, the commonest first." : "The only photo so far."}</span>
+        <a href={`/explore?label=${encodeURIComponent(told.label)}`} onClick={follow}>{told.photos > 1 ? `All ${plural(told.photos, "photo")}` : "In Explore"}</a>
+      </li>
+    </ul>
   );
 }
 
@@ -227,10 +233,10 @@ function Alike(props: { near: Near; label: string; chosen: boolean }) {
       <button class="alike-choose" aria-pressed={chosen} onClick={() => go("species", { label, vs: near.label }, true)} title={near.label}>
         <span class="kind-photo">{typical && <Photo media={typical.media} alt="" size="medium" />}</span>
         <span class="kind-name">{readable(near.label)}</span>
-        <span class="small">alike by {near.likeness.toFixed(2)}</span>
+        <span class="small">alike by {score(near.likeness)}</span>
         <span class="small faint">{near.confused === null ? "mix-ups not measured" : near.confused === 0 ? "never mixed up" : `mixed up in ${near.confused < 0.01 ? "under 1" : Math.round(100 * near.confused)} %`}</span>
       </button>
-      <a class="small" href={pageOf(near.label)} onClick={follow} aria-label={`Page of ${readable(near.label)}`}>Its page</a>
+      <a class="small" href={pageOf(near.label)} onClick={follow} aria-label={`Its page: ${readable(near.label)}`}>Its page</a>
     </li>
   );
 }
