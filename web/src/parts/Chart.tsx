@@ -88,7 +88,7 @@ export function Chart(props: {
       <p class="chart-told small">
         {nearest
           ? <>Epoch {Number(nearest[0].toFixed(2))}: <strong>{props.show(nearest[1])}</strong></>
-          : <span class="faint">{props.series.length > 1 ? props.series.map((one) => <span key={one.name} class="chart-legend"><svg width="18" height="8" aria-hidden="true"><line class={`chart-line chart-${one.look ?? "line"}`} x1="0" x2="18" y1="4" y2="4" /></svg>{one.name}</span>) : <>Now <strong>{props.show(main.points.at(-1)![1])}</strong></>}</span>}
+          : <span class="faint">{props.series.length > 1 ? props.series.map((one) => <span key={one.name} class="chart-legend"><svg width="18" height="8" aria-hidden="true"><line class={`chart-line chart-${one.look ?? "line"}`} x1="0" x2="18" y1="4" y2="4" /></svg>{one.name}</span>) : <>Last <strong>{props.show(main.points.at(-1)![1])}</strong></>}</span>}
       </p>
     </div>
   );

@@ -30,7 +30,7 @@ export function Train() {
           {list.map((card) => (
             <li key={card.run}>
               <a class="run-card" href={`/train?run=${card.run}`} onClick={follow} aria-current={card.run === shown ? "page" : undefined}>
-                <span class="run-name">{card.name}</span>
+                <span class="run-name">{card.name.split("/").map((part, index) => <span key={index}>{index > 0 && <>/<wbr /></>}<span class="run-part">{part}</span></span>)}</span>
                 <RunState card={card} />
                 <span class="run-about small faint">
                   {[card.recipe, card.photos === null ? "" : `${card.photos.toLocaleString("en")} photos`, age(card)].filter(Boolean).join(" · ")}

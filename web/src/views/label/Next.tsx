@@ -2,6 +2,7 @@
 import { signal } from "@preact/signals";
 import { useEffect, useState } from "preact/hooks";
 import { useShortcuts } from "../../lib/keys";
+import { fileName } from "../../parts/Grid";
 import { LabelBar } from "../../parts/LabelBar";
 import { IconSkip, IconUndo } from "../../parts/labelIcons";
 import { Photo } from "../../parts/Photo";
@@ -105,12 +106,12 @@ export function Next() {
           ? <LabelBar rows={[row]} focus quiet noNumbers onDone={(label) => label !== null && move(label)} onLeave={() => setNaming(false)} />
           : (
             <div class="next-actions">
-              <button class="button" disabled={!mayLabel.value} onClick={() => setNaming(true)}><kbd class="kbd">N</kbd>None of these…</button>
+              <button class="button" disabled={!mayLabel.value} onClick={() => setNaming(true)}><kbd class="kbd">N</kbd>Another…</button>
               <button class="button" onClick={() => move(null)}><IconSkip />Skip <kbd class="kbd">S</kbd></button>
               <button class="button button-plain" disabled={!last} onClick={takeBack}><IconUndo />Back <kbd class="kbd">Z</kbd></button>
             </div>
           )}
-        <p class="next-file faint small" title={key}>{key}</p>
+        <p class="next-file faint small" title={key}>{fileName(key)}</p>
       </section>
     </div>
   );

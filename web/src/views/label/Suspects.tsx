@@ -4,6 +4,7 @@ import { useEffect, useState } from "preact/hooks";
 import { wait } from "../../lib/api";
 import { useShortcuts } from "../../lib/keys";
 import { tellError } from "../../lib/toast";
+import { fileName } from "../../parts/Grid";
 import { LabelBar } from "../../parts/LabelBar";
 import { IconLeft, IconRight } from "../../parts/labelIcons";
 import { Photo } from "../../parts/Photo";
@@ -105,7 +106,7 @@ export function Suspects() {
         {naming
           ? <LabelBar rows={[row]} focus quiet noNumbers onDone={() => setNaming(false)} onLeave={() => setNaming(false)} />
           : <button class="button" disabled={!mayLabel.value} onClick={() => setNaming(true)}><kbd class="kbd">N</kbd>Another label…</button>}
-        <p class="next-file faint small" title={one.key}>{one.key}</p>
+        <p class="next-file faint small" title={one.key}>{fileName(one.key)}</p>
       </div>
     </div>
   );

@@ -29,7 +29,7 @@ export function Curves(props: { curves: readonly Curve[]; lines: readonly LogLin
 function OneCurve({ curve, points, until }: { curve: Curve; points: readonly Point[]; until: number }) {
   const health = healthOf(curve, points);
   const series: Series[] = curve.name === "loss" && points.length > 20
-    ? [{ name: "each step", points, look: "faint" }, { name: "mean of the last steps", points: smoothed(points, Math.max(5, points.length / 60)) }]
+    ? [{ name: "single steps", points, look: "faint" }, { name: "their mean", points: smoothed(points, Math.max(5, points.length / 60)) }]
     : [{ name: curve.label, points }];
   const show = (value: number) => (curve.share ? `${Number((100 * value).toFixed(1))} %` : String(Number(value.toPrecision(3))));
   return (

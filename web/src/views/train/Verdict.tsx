@@ -7,7 +7,7 @@ const FIRST = 6;
 
 export function Verdict({ run, ending }: { run: string; ending: Ending }) {
   const measured = ending.measures.filter((one) => one.gain !== null);
-  const shipped = ending.shipped === "start" ? "the start, unchanged" : `the ${ending.shipped === "trained" ? "trained encoder" : ending.shipped}`;
+  const shipped = ending.shipped === "start" ? "the starting encoder" : `the ${ending.shipped === "trained" ? "trained encoder" : ending.shipped}`;
   return (
     <>
       <section class={`verdict verdict-${tone(ending.verdict)}`} aria-label="Verdict">
@@ -35,7 +35,7 @@ export function Verdict({ run, ending }: { run: string; ending: Ending }) {
   );
 }
 
-const W = 240;
+const W = 440;
 const H = 28;
 function Measures({ measures, kind }: { measures: readonly Measured[]; kind: string }) {
   const [all, setAll] = useState(false);
@@ -60,7 +60,7 @@ function Measures({ measures, kind }: { measures: readonly Measured[]; kind: str
                   <strong>{signed(one.gain!)}</strong>{one.low !== null && one.high !== null && <span class="faint"> {signed(one.low)} to {signed(one.high)}</span>}
                 </td>
                 <td class="measures-plot">
-                  <svg viewBox={`0 0 ${W} ${H}`} width={W} height={H} aria-hidden="true" class={sure ? (one.gain! > 0 ? "plot-good" : "plot-bad") : "plot-open"}>
+                  <svg viewBox={`0 0 ${W} ${H}`} height={H} aria-hidden="true" class={sure ? (one.gain! > 0 ? "plot-good" : "plot-bad") : "plot-open"}>
                     <line class="plot-zero" x1={W / 2} x2={W / 2} y1="2" y2={H - 2} />
                     {one.low !== null && one.high !== null && <line class="plot-range" x1={x(one.low)} x2={x(one.high)} y1={H / 2} y2={H / 2} />}
                     <circle class="plot-dot" cx={x(one.gain!)} cy={H / 2} r="4.5" />

@@ -16,7 +16,7 @@ export function healthOf(curve: Pick<Curve, "low" | "high" | "absolute_low">, po
   const high = curve.high === null ? undefined : curve.high * start;
   if (low === undefined && high === undefined) return { range: null, state: "none", words: "" };
   const range = { ...(low === undefined ? {} : { low }), ...(high === undefined ? {} : { high }) };
-  if (low !== undefined && now < low) return { range, state: "bad", words: "below the healthy range" };
-  if (high !== undefined && now > high) return { range, state: "bad", words: "above the healthy range" };
-  return { range, state: "good", words: "in the healthy range" };
+  if (low !== undefined && now < low) return { range, state: "bad", words: "below healthy" };
+  if (high !== undefined && now > high) return { range, state: "bad", words: "above healthy" };
+  return { range, state: "good", words: "healthy" };
 }
