@@ -1,14 +1,7 @@
 """A real service on drawn birds, and Chromium looking at its page."""
 
-import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
-import urllib.request
-from pathlib import Path
 
 import pytest
 
@@ -16,55 +9,11 @@ from fieldmark.data.aviary import AviaryConfig
 from fieldmark.index.places import open_index
 from fieldmark.workflows.index import index_photos
 from fieldmark.workflows.sample import sample
+from serving import Running
 from tiny import save_encoder
 
-WEB = Path(__file__).parents[2] / "web"
 LAPTOP = {"width": 1440, "height": 900}
 PHONE = {"width": 390, "height": 844}
-
-
-class Running:
-    """A service in a process of its own, which can be killed and started again at the same address."""
-
-    def __init__(self, *arguments, port=0):
-        self.arguments = [str(argument) for argument in arguments]
-        self.port = port
-        self.process = None
-
-    def start(self):
-        command = [sys.executable, "-m", "fieldmark", "serve", *self.arguments]
-        command += ["--port", str(self.port), "--json", "--no-open"]
-        self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
-        )
-        told = json.loads(self.process.stdout.readline())
-        self.url = told["url"].rstrip("/")
-        self.port = int(self.url.rpartition(":")[2])
-        return self
-
-    def kill(self):
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
-
-    def stop(self):
-        if self.process.poll() is None:
-            self.process.terminate()
-            self.process.wait(20)
-
-    def get(self, path):
-        with urllib.request.urlopen(self.url + path, timeout=30) as answer:
-            return json.loads(answer.read())
-
-
-def wait_for(holds, seconds=10.0):
-    """Until something holds; what it last gave."""
-    end = time.monotonic() + seconds
-    while True:
-        found = holds()
-        if found or time.monotonic() > end:
-            assert found
-            return found
-        time.sleep(0.1)
 
 
 @pytest.fixture(scope="session")
