@@ -1,9 +1,147 @@
-from starlette.testclient import TestClient
+import pytest
 
+from asking import check_problem, operations
+from fieldmark.app.problems import without_paths
 from fieldmark.app.server import create_app
 from fieldmark.app.settings import Settings
 
 
-def test_the_service_answers():
-    with TestClient(create_app(Settings())) as client:
-        assert client.get("/healthz").json() == {"status": "ok"}
+def test_the_service_answers(ask):
+    assert ask("GET", "/healthz").json() == {"status": "ok"}
+    assert ask("GET", "/readyz").status == 200
+
+
+def test_a_part_that_cannot_work_makes_the_service_not_ready(asking, tmp_path):
+    ask = asking(photos=tmp_path)
+    checks = ask.app.state.service.checks
+    checks.clear()
+    checks["index"] = lambda: "ok"
+    assert ask("GET", "/readyz").json() == {"status": "ready", "checks": {"index": "ok"}}
+    checks["photos"] = lambda: f"{tmp_path}/a is not there"
+    answer = ask("GET", "/readyz")
+    assert answer.status == 503
+    assert answer.json()["checks"] == {"index": "ok", "photos": "the photos' folder is not there"}
+
+
+def test_every_operation_describes_what_it_may_answer(ask_guarded):
+    for operation in operations(ask_guarded.app):
+        assert operation.told.get("summary"), operation.path
+        for status, response in operation.told["responses"].items():
+            content = response.get("content", {})
+            if int(status) >= 400 and operation.path != "/readyz":
+                schema = content["application/problem+json"]["schema"]
+                assert schema == {"$ref": "#/components/schemas/Problem"}, operation
+        if operation.scope:
+            assert {"401", "403"} <= set(operation.told["responses"])
+    assert "HTTPValidationError" not in str(ask_guarded.app.openapi())
+
+
+def test_without_tokens_the_description_asks_for_none(ask):
+    assert all("security" not in operation.told for operation in operations(ask.app))
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "status", "code"),
+    [
+        ("GET", "/api/v1/nothing", 404, "not_found"),
+        ("POST", "/healthz", 405, "wrong_method"),
+        ("GET", "/api/v1/probe/named/a/b", 422, "bad_input"),
+        ("GET", "/api/v1/probe/fails", 500, "failed"),
+        ("BREW", "/", 405, "wrong_method"),
+    ],
+)
+def test_what_goes_wrong_is_told_without_the_inside(ask, method, target, status, code):
+    answer = ask(method, target)
+    check_problem(answer)
+    assert (answer.status, answer.json()["code"]) == (status, code)
+
+
+def test_a_failure_is_found_in_the_log_by_its_number(ask, caplog):
+    answer = ask("GET", "/api/v1/probe/fails")
+    number = answer.headers["x-request-id"]
+    assert number in answer.json()["detail"]
+    [record] = [record for record in caplog.records if record.exc_info]
+    assert number in record.getMessage()
+
+
+def test_errors_of_the_library_lose_the_servers_paths(asking, tmp_path):
+    ask = asking(photos=tmp_path)
+    service = ask.app.state.service
+    place = str(tmp_path / "birds.index")
+    service.settings = service.settings.model_copy(update={"place": place})
+    answer = ask("GET", f"/api/v1/probe/artifact?where={tmp_path}/birds.index/encoders/0123")
+    check_problem(answer)
+    told = answer.json()["detail"]
+    assert answer.status == 503
+    assert told == "the index holds no encoder; see a file of the server"
+    assert str(tmp_path) not in told
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("'/data/birds/a.jpg' is gone", "'a file of the server' is gone"),
+        ("a label and/or a key, 3/4 of them", "a label and/or a key, 3/4 of them"),
+        ("birds/robin/a.jpg is no photo", "birds/robin/a.jpg is no photo"),
+        ("give https://birds.example/x/y", "give https://birds.example/x/y"),
+        (r"C:\photos\birds\a.jpg is gone", "a file of the server is gone"),
+    ],
+)
+def test_only_places_of_the_server_are_paths(text, told):
+    assert without_paths(text, Settings()) == told
+
+
+def test_texts_that_utf8_has_no_word_for_are_answered(ask):
+    body = b'{"a": "\\ud800"}'
+    answer = ask("POST", "/api/v1/probe/json", [("content-type", "application/json")], body)
+    check_problem(answer)
+    assert answer.status == 422
+
+
+def test_metrics_count_templates_and_never_paths(asking):
+    ask = asking()
+    for number in range(3):
+        ask("GET", f"/api/v1/probe/named/secret{number}/7?token=abc")
+        ask("GET", f"/nothing/secret{number}")
+    ask("GET", "/healthz", [("host", "evil.example")])
+    ask("EVIL", "/healthz")
+    text = ask("GET", "/metrics").body.decode()
+    route = 'route="/api/v1/probe/named/{name}/{size}",status="200"'
+    assert f'fieldmark_requests_total{{method="GET",{route}}} 3.0' in text
+    assert 'fieldmark_refused_total{reason="wrong_host"} 1.0' in text
+    assert 'method="other"' in text
+    assert "secret" not in text
+    assert "EVIL" not in text
+
+
+def test_the_log_has_paths_but_no_queries_and_no_secrets(asking, token_file, caplog):
+    caplog.set_level("INFO")
+    file, secrets = token_file
+    ask = asking(tokens=file)
+    ask("GET", "/api/v1/me?key=hidden", [("authorization", f"Bearer {secrets['label']}")])
+    ask("GET", "/api/v1/me?key=hidden%0Aline", [("authorization", "Bearer wrong-one")])
+    ask("GET", "/%0A%0Dforged%20line")
+    lines = [r.getMessage() for r in caplog.records if r.name == "fieldmark.access"]
+    assert len(lines) == 3
+    assert "/api/v1/me 200" in lines[0]
+    assert "'label person'" in lines[0]
+    together = caplog.text
+    assert "hidden" not in together
+    assert secrets["label"] not in together
+    assert "wrong-one" not in together
+    assert "\nforged" not in together
+
+
+def test_large_answers_are_compressed_for_those_who_take_it(ask):
+    plain = ask("GET", "/api/v1/openapi.json")
+    small = ask("GET", "/api/v1/openapi.json", [("accept-encoding", "gzip")])
+    assert "content-encoding" not in plain.headers
+    assert small.headers["content-encoding"] == "gzip"
+    assert len(small.body) < len(plain.body) / 3
+
+
+def test_a_service_of_another_kind_of_tokens_does_not_start(tmp_path):
+    from fieldmark.errors import ConfigError
+
+    with pytest.raises(ConfigError, match="fieldmark token add"):
+        create_app(Settings(tokens=tmp_path / "none.toml"))

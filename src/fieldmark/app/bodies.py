@@ -52,7 +52,7 @@ class Bodies:
         self._access = access
         self._description = description
         self._table: list[tuple[re.Pattern[str], dict[str, Kind]]] | None = None
-        self._held = 0
+        self._held = self._coming = 0
         self._limits = {
             Kind.nothing: _NOTHING_BYTES,
             Kind.json: settings.max_json_bytes,
@@ -67,8 +67,11 @@ class Bodies:
             return
         kind = self._kind(scope)
         body = _Body(self, self._limits[kind], receive, send)
+        self._coming += 1
         try:
             self._check_head(headers, kind)
+            if self._coming > self._settings.max_bodies:
+                raise _busy()
             if kind is Kind.json:
                 request = Request(scope)
                 session = request.cookies.get(COOKIE)
@@ -77,11 +80,16 @@ class Bodies:
                 check_json(body.whole)
             await self._app(scope, body.receive, body.send)
         except HttpProblem as problem:
-            if body.started:
+            body.refused = body.refused or problem
+        except Exception:
+            # What the application made of a refusal does not count either.
+            if body.refused is None or body.started:
                 raise
-            await answer(problem)(scope, receive, send)
         finally:
             self._held -= body.size
+            self.came(body)
+        if body.refused is not None and not body.started:
+            await answer(body.refused)(scope, receive, send)
 
     def _kind(self, scope: Scope) -> Kind:
         if self._table is None:
@@ -95,6 +103,11 @@ class Bodies:
         return Kind.nothing
 
     def _check_head(self, headers: Headers, kind: Kind) -> None:
+        if "content-length" in headers and "transfer-encoding" in headers:
+            # A proxy in front may read it the other way, and see another request in it.
+            raise HttpProblem(
+                400, "bad_request", "a body has a length or comes in chunks, not both."
+            )
         told = headers.get("content-type", "").partition(";")[0].strip().lower()
         if headers.get("content-encoding", "identity").lower() != "identity":
             raise HttpProblem(415, "wrong_type", "bodies are taken as they are, not compressed.")
@@ -124,12 +137,13 @@ class Bodies:
         """
         self._held += size
         if self._held > self._settings.max_held_bytes:
-            raise HttpProblem(
-                503,
-                "busy",
-                "too much is being sent to the service at a time; try again.",
-                headers={"Retry-After": "2"},
-            )
+            raise _busy()
+
+    def came(self, body: "_Body") -> None:
+        """Nothing more of a body is waited for."""
+        if body.coming:
+            body.coming = False
+            self._coming -= 1
 
     def seconds_left(self, spent: float, size: int) -> float:
         """How long the next piece of a body may take.
@@ -142,6 +156,15 @@ class Bodies:
         return min(allowed - spent, self._settings.body_seconds)
 
 
+def _busy() -> HttpProblem:
+    return HttpProblem(
+        503,
+        "busy",
+        "too much is being sent to the service at a time; try again.",
+        headers={"Retry-After": "2"},
+    )
+
+
 class _Body:
     """One body on its way in."""
 
@@ -150,10 +173,11 @@ class _Body:
         self._receive, self._send = receive, send
         self._began = asyncio.get_running_loop().time()
         self._done = self._replayed = False
-        self._refused: HttpProblem | None = None
+        self.refused: HttpProblem | None = None
         self.size = 0
         self.whole: bytes | None = None
         self.started = False
+        self.coming = True
 
     async def read_whole(self) -> None:
         pieces = []
@@ -178,7 +202,7 @@ class _Body:
         try:
             return await self._piece()
         except HttpProblem as problem:
-            self._refused = problem
+            self.refused = problem
             raise
 
     async def _piece(self) -> Message:
@@ -192,16 +216,17 @@ class _Body:
             piece = len(message.get("body", b""))
             self.size += piece
             self._done = not message.get("more_body", False)
+            if self._done:
+                self._guard.came(self)
             self._guard.hold(piece)
             if self.size > self._limit:
                 raise self._guard.too_large(self._limit)
         return message
 
     async def send(self, message: Message) -> None:
-        if self._refused is not None and not self.started:
-            raise self._refused
-        self.started = True
-        await self._send(message)
+        if self.refused is None or self.started:
+            self.started = True
+            await self._send(message)
 
 
 def _takes(operation: Any) -> Kind:

@@ -3,6 +3,7 @@
 import tempfile
 import threading
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from fieldmark.app.uploads import Embed, Uploads
 from fieldmark.encoder import Encoder
 from fieldmark.index.index import Item, Space, Stats
 from fieldmark.index.parts import FILE as PARTS
+from fieldmark.index.parts import Parts
 from fieldmark.index.places import is_server
 from fieldmark.workflows.classify import DARWIN_RANKS
 from fieldmark.workflows.spaces import current_space, load_encoder, photos_of
@@ -181,7 +183,13 @@ class Indexed:
         told = self.stats()
         if told.current is None:
             return None
-        return photos_of(current_space(told, self.library.place))
+        place = self.library.place
+        noted = photos_of(current_space(told, place))
+        if noted is None and not is_server(place) and (Path(place) / PARTS).is_file():
+            # An index from before photos were remembered.
+            with closing(Parts(Path(place) / PARTS)) as parts:
+                noted = None if parts.source is None else Path(parts.source)
+        return noted
 
     @staticmethod
     def media_of(item: Item) -> str | None:

@@ -90,7 +90,7 @@ def without_paths(text: str, settings: Settings) -> str:
         settings: Say which places there are.
     """
     named: list[tuple[str | Path | None, str]] = [
-        (settings.photos, "the photos"),
+        (settings.photos, "the photos' folder"),
         (settings.tokens, "the token file"),
         *((run, "the run") for run in settings.runs),
         (settings.place, "the index"),

@@ -10,6 +10,7 @@ import json
 import logging
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 import h11
@@ -61,6 +62,7 @@ class Guarded(H11Protocol, asyncio.BufferedProtocol):
     silent: "OrderedDict[Guarded, None]"
     """Connections without a request, the one that was heard of longest ago first."""
     most: int
+    refused: Callable[[str], None]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -155,6 +157,7 @@ class Guarded(H11Protocol, asyncio.BufferedProtocol):
         """Say why, where nothing was said yet, and end the connection."""
         self._head_is_there()
         self._unset_keepalive_if_required()
+        type(self).refused(_WORDS[status][0])
         if self.transport.is_closing():
             return
         if self.cycle is None or not self.cycle.response_started or self.cycle.response_complete:
@@ -234,13 +237,13 @@ def _answer(status: int) -> bytes:
     return "\r\n".join([*head, "", ""]).encode() + body
 
 
-def protocol_for(settings: Settings, most: int) -> type[Guarded]:
+def protocol_for(settings: Settings, most: int, refused: Callable[[str], None]) -> type[Guarded]:
     """The connections of one server.
 
     Args:
         settings: Of the service.
         most: Connections at a time.
+        refused: Told the code of every answer that no route and no guard gave.
     """
-    return type(
-        "Guarded", (Guarded,), {"settings": settings, "most": most, "silent": OrderedDict()}
-    )
+    members = {"settings": settings, "most": most, "silent": OrderedDict()}
+    return type("Guarded", (Guarded,), {**members, "refused": staticmethod(refused)})

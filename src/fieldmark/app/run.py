@@ -1,13 +1,14 @@
 """Start the service: where it listens, what it refuses to do, how it stops."""
 
 import contextlib
-import logging
+import os
 import signal
 import socket
 from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
+from fastapi import FastAPI
 
 from fieldmark.app.guard import is_address, is_loopback, is_wildcard, split_authority
 from fieldmark.app.protocol import HEAD_BYTES, protocol_for
@@ -18,9 +19,10 @@ from fieldmark.app.tokens import read_tokens
 from fieldmark.errors import ConfigError, InputError, OutputError
 
 _BACKLOG = 1_024
+OFFLINE_VARIABLE = "FIELDMARK_OFFLINE"
+"""As in :mod:`fieldmark.nn.places`, which would load torch before the port is known to be free."""
 _OTHER_FILES = 256
 """Files that the process needs besides connections."""
-_log = logging.getLogger(__name__)
 
 
 def check_exposure(settings: Settings) -> None:
@@ -107,13 +109,13 @@ def serve(settings: Settings, *, ready: Callable[[str], None]) -> None:
         FieldmarkError: It cannot start; nothing was changed then.
     """
     check_exposure(settings)
+    # What answers requests fetches nothing, whatever the shell allows its commands.
+    os.environ[OFFLINE_VARIABLE] = "1"
     taken = listen(settings)
     with contextlib.closing(taken):
         app = create_app(settings)
-        port = int(taken.getsockname()[1])
-        _Server(
-            _config(settings, app), app.state.service, lambda: ready(url_of(settings, port))
-        ).run(sockets=[taken])
+        url = url_of(settings, int(taken.getsockname()[1]))
+        make_server(settings, app, lambda: ready(url)).run(sockets=[taken])
 
 
 def most_connections(settings: Settings) -> int:
@@ -132,10 +134,22 @@ def most_connections(settings: Settings) -> int:
     return max(1, min(settings.max_connections, soft - _OTHER_FILES))
 
 
-def _config(settings: Settings, app: Callable[..., object]) -> uvicorn.Config:
-    return uvicorn.Config(
+def make_server(settings: Settings, app: FastAPI, ready: Callable[[], None]) -> uvicorn.Server:
+    """Uvicorn as the service needs it.
+
+    Args:
+        settings: Of the service.
+        app: The application.
+        ready: Called when requests are answered.
+    """
+    service: Service = app.state.service
+    config = uvicorn.Config(
         app,
-        http=protocol_for(settings, most_connections(settings)),
+        http=protocol_for(
+            settings,
+            most_connections(settings),
+            lambda code: service.metrics.refused.labels(code).inc(),
+        ),
         ws="none",
         loop="asyncio",
         lifespan="on",
@@ -149,6 +163,7 @@ def _config(settings: Settings, app: Callable[..., object]) -> uvicorn.Config:
         timeout_keep_alive=settings.keep_alive_seconds,  # type: ignore[arg-type]
         timeout_graceful_shutdown=settings.stop_seconds,  # type: ignore[arg-type]
     )
+    return _Server(config, service, ready)
 
 
 class _Server(uvicorn.Server):

@@ -22,7 +22,7 @@ from fieldmark.app.problems import (
     on_invalid,
     on_problem,
 )
-from fieldmark.app.routes import changing, guesses, health, labels, library, session
+from fieldmark.app.routes import changing, guesses, health, labels, library, media, photos, session
 from fieldmark.app.service import Service
 from fieldmark.app.settings import Settings
 from fieldmark.app.watch import Watch
@@ -35,6 +35,8 @@ ROUTERS: tuple[APIRouter, ...] = (
     labels.router,
     guesses.router,
     changing.router,
+    media.router,
+    photos.router,
 )
 """Every subject of the API."""
 _COMPRESSED_FROM = 2_000

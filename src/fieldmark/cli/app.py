@@ -30,6 +30,8 @@ from fieldmark.cli import (
     report,
     sample,
     search,
+    serve,
+    token,
     train,
     verify,
 )
@@ -63,6 +65,8 @@ COMMANDS: dict[str, Callable[..., None] | typer.Typer] = {
     "label": label.app,
     "classify": classify.command,
     "explain": explain.command,
+    "serve": serve.command,
+    "token": token.app,
     "export": export.command,
     "finetune": finetune.command,
     "ablate": ablate.command,

@@ -25,6 +25,7 @@ import numpy as np
 
 from fieldmark.data.catalog import Box, Location, Signature
 from fieldmark.data.decode import Limits, Photo, Pixels
+from fieldmark.data.derive import Derived, Want, unpack
 from fieldmark.data.worker import Worker, pack_message
 from fieldmark.errors import FieldmarkError, PhotoError, StorageError
 
@@ -40,6 +41,13 @@ class Job(NamedTuple):
     id: int
     location: Location
     box: Box | None = None
+    want: Want | None = None
+    """What to make of the photo, instead of sending its pixels."""
+
+    @property
+    def room(self) -> int:
+        """Bytes that it takes on its way, at most."""
+        return 240 + 6 * len(self.location.file)
 
 
 class Reply(NamedTuple):
@@ -58,6 +66,8 @@ class Reply(NamedTuple):
     shape: tuple[int, int] = (0, 0)
     offset: int = -1
     """Where in the pixel file the photo begins."""
+    derived: Derived | None = None
+    """What was made of it, where that was asked for."""
 
 
 _NO_PIXELS: Pixels = np.zeros((0, 0, 3), np.uint8)
@@ -111,8 +121,8 @@ class _Process:
             self.last = time.monotonic()
         for job in jobs:
             self.pending[job.id] = job
-            self._sizes[job.id] = 120 + 6 * len(job.location.file)
-        self._send([[j.id, *j.location, j.box] for j in jobs])
+            self._sizes[job.id] = job.room
+        self._send([[j.id, *j.location, j.box, j.want] for j in jobs])
 
     def receive(self) -> list[tuple[dict[str, Any], bytes]] | None:
         """Complete replies that have arrived; None when the process has ended."""
@@ -174,6 +184,7 @@ class DecodePool:
         pixels: File that workers append pixels to, instead of sending them.
         known: Content keys that need no decoding.
         decoder: ``module:function`` to use in place of ``decode``, for tests.
+        nice: By how much the workers step back behind other processes, 0 to 19.
 
     Example:
         >>> from fieldmark.data.catalog import Catalog
@@ -192,6 +203,7 @@ class DecodePool:
         pixels: Path | None = None,
         known: Iterable[str] = (),
         decoder: str | None = None,
+        nice: int = 0,
     ) -> None:
         self._count = processor_count() if workers is None else max(0, workers)
         self._limits = limits or Limits()
@@ -201,6 +213,7 @@ class DecodePool:
             "pixels": os.fspath(pixels) if pixels else None,
             "known": list(known),
             "decoder": decoder,
+            "nice": nice,
         }
         self._processes: list[_Process] = []
 
@@ -269,7 +282,7 @@ class DecodePool:
         worker = Worker(self._setup)
         try:
             for job in jobs:
-                reply, pixels = worker.run([job.id, *job.location, job.box])
+                reply, pixels = worker.run([job.id, *job.location, job.box, job.want])
                 # Through the message form, so that both ways give the same.
                 plain = json.loads(json.dumps(reply))
                 yield self._reply(plain, b"" if pixels is None else bytes(pixels))
@@ -295,7 +308,7 @@ class DecodePool:
                 if job is None:
                     break
                 jobs.append(job)
-                size += 120 + 6 * len(job.location.file)
+                size += job.room
             if not jobs:
                 return True
             # A new process only when there is work for it: few photos need few processes.
@@ -355,7 +368,8 @@ class DecodePool:
             return answer._replace(reuse=True)
         height, width = (int(v) for v in reply["shape"])
         pixels = _NO_PIXELS
-        if payload:
+        derived = unpack(reply["made"], payload) if "made" in reply else None
+        if payload and derived is None:
             pixels = np.frombuffer(payload, np.uint8).reshape(height, width, 3)
         photo = Photo(
             pixels,
@@ -366,7 +380,7 @@ class DecodePool:
             reply["taken"],
         )
         offset = int(reply.get("offset", -1))
-        return answer._replace(photo=photo, shape=(height, width), offset=offset)
+        return answer._replace(photo=photo, shape=(height, width), offset=offset, derived=derived)
 
 
 def processor_count() -> int:

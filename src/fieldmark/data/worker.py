@@ -26,6 +26,7 @@ import numpy as np
 
 from fieldmark.data.catalog import Location, read_location
 from fieldmark.data.decode import Limits, Photo, decode, resize_short
+from fieldmark.data.derive import Want, derive
 from fieldmark.data.layout import pack
 from fieldmark.errors import PhotoError
 
@@ -135,8 +136,8 @@ class Worker:
             self._pixels.close()
 
     def run(self, job: list[Any]) -> tuple[dict[str, Any], memoryview | None]:
-        """Decode one job ``[id, file, offset, size, box]``; never raises for a bad photo."""
-        number, file, offset, size, box = job
+        """Decode one job ``[id, file, offset, size, box, want]``; never raises for a bad photo."""
+        number, file, offset, size, box, want = job
         if self._current is not None:
             struct.pack_into("<q", self._current, 0, number)
         reply: dict[str, Any] = {"id": number}
@@ -146,6 +147,8 @@ class Worker:
             reply["hash"] = hashlib.sha256(data).hexdigest()
             if content_key(reply["hash"], box) in self._known:
                 return reply | {"reuse": True}, None
+            if want is not None:
+                return self._derive(reply, data, want)
             scale = None if box else self._short_side
             photo = self._decode(data, limits=self._limits, short_side=scale)
             if box:
@@ -160,14 +163,7 @@ class Worker:
                 "code": "broken",
                 "detail": f"{type(error).__name__}: {error}"[:200],
             }, None
-        reply |= {
-            "shape": photo.pixels.shape[:2],
-            "damage": photo.damage,
-            "notes": photo.notes,
-            "original": photo.original,
-            "format": photo.format,
-            "taken": photo.taken,
-        }
+        reply |= _about(photo)
         if self._pixels is None:
             pixels = np.ascontiguousarray(photo.pixels).data.cast("B")
             return reply | {"inline": len(pixels)}, pixels
@@ -176,6 +172,25 @@ class Worker:
             return reply | {"offset": self._pixels.append(pixels)}, None
         except OSError as error:
             return {"id": number, "errno": error.errno}, None
+
+    def _derive(
+        self, reply: dict[str, Any], data: bytes, want: Want
+    ) -> tuple[dict[str, Any], memoryview]:
+        photo, made = derive(data, want, self._decode, limits=self._limits)
+        payload = b"".join(part for _, _, part in made)
+        parts = [[name, shape, len(part)] for name, shape, part in made]
+        return reply | _about(photo) | {"made": parts, "inline": len(payload)}, memoryview(payload)
+
+
+def _about(photo: Photo) -> dict[str, Any]:
+    return {
+        "shape": photo.pixels.shape[:2],
+        "damage": photo.damage,
+        "notes": photo.notes,
+        "original": photo.original,
+        "format": photo.format,
+        "taken": photo.taken,
+    }
 
 
 def content_key(content_hash: str, box: list[float] | tuple[float, ...] | None) -> str:
@@ -194,6 +209,8 @@ def main() -> None:
     setup = read_message(requests)
     if setup is None:
         return
+    if setup["nice"]:
+        os.nice(setup["nice"])
     current = mmap.mmap(setup["current"], 8)
     worker = Worker(setup, current)
     _limit_process(Limits.parse(setup["limits"], "worker setup"))

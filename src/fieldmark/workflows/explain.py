@@ -133,8 +133,32 @@ def _prepare(encoder: Encoder, name: str, data: bytes) -> Shot:
     size, crop = encoder.size, encoder.spec.crop
     # Twice what is needed, as when photos are embedded: the same pixels reach the network.
     pixels = decode(data, enough=2 * short_side(size, crop)).pixels
-    large = decode(data, enough=2 * short_side(max(size, _LARGE), crop)).pixels
-    return Shot(name, look_at(pixels, size, crop), seen(large, size, crop, _LARGE))
+    large = decode(data, enough=pixels_for_the_eye(size, crop)).pixels
+    return make_shot(name, look_at(pixels, size, crop), large, size, crop)
+
+
+def pixels_for_the_eye(size: int, crop: float) -> int:
+    """Short side that a photo should be decoded to for :func:`make_shot`, in pixels."""
+    return 2 * short_side(max(size, _LARGE), crop)
+
+
+def make_shot(
+    name: str,
+    look: UInt8[np.ndarray, "S S 3"],
+    large: UInt8[np.ndarray, "H W 3"],
+    size: int,
+    crop: float,
+) -> Shot:
+    """A photo ready to be explained, from pixels that were decoded elsewhere.
+
+    Args:
+        name: For people.
+        look: What the encoder sees.
+        large: The whole upright photo, as large as :func:`pixels_for_the_eye` says or as it is.
+        size: Side of the encoder's input in pixels.
+        crop: Share of the short side that it keeps.
+    """
+    return Shot(name, look, seen(large, size, crop, _LARGE))
 
 
 def _images(encoder: Encoder, shots: Sequence[Shot]) -> Float[Tensor, "B 3 H W"]:
@@ -149,7 +173,34 @@ def _array(cells: Tensor) -> Float[np.ndarray, "h w"]:
     return cells.detach().float().cpu().numpy()
 
 
-def _of_photo(encoder: Encoder, shot: Shot, out: Path, seed: int) -> dict[str, Any]:
+class PhotoReasons(NamedTuple):
+    """What an encoder knows a photo by."""
+
+    own: Float[np.ndarray, "g g"]
+    """What each place brings to the embedding: signed."""
+    attention: Float[np.ndarray, "h w"] | None
+    """None for networks that have none."""
+    places: list[tuple[float, float]]
+    """Middles of the parts that it would miss most, as shares of the square: row, column."""
+    falls: list[float]
+    """By how much the photo is less like itself without each."""
+    half: float
+    """Share of the square that half of the map lies in."""
+    told: Faithfulness
+    tone: Tone
+    belief: str
+    """Whether the map is shown to be better than chance, in a sentence."""
+
+    def parts(self) -> list[dict[str, float]]:
+        """Places and what they do, as plain data."""
+        return [
+            {"x": round(place[1], 4), "y": round(place[0], 4), "falls": fall}
+            for place, fall in zip(self.places, self.falls)
+        ]
+
+
+def reasons_of_photo(encoder: Encoder, shot: Shot, *, seed: int = 0) -> PhotoReasons:
+    """What an encoder knows a photo by, measured."""
     images = _images(encoder, [shot])
     direction = encoder.encode(images).clone()
     maps = sharpening_maps(encoder.spec, images, direction, soft=BROAD).maps
@@ -161,7 +212,22 @@ def _of_photo(encoder: Encoder, shot: Shot, out: Path, seed: int) -> dict[str, A
     falls = losses(encoder.spec, repeated, direction.expand(len(cells), -1), cells, GRID).tolist()
     places = [middle(divmod(int(cell), GRID), own.shape) for cell in cells]
     order = [index for index in np.argsort(falls)[::-1].tolist() if falls[index] > 0]
-    places, falls = [places[index] for index in order], [falls[index] for index in order]
+    attention = attention_map(encoder.spec, images)
+    return PhotoReasons(
+        own,
+        None if attention is None else _array(attention[0]),
+        [places[index] for index in order],
+        [falls[index] for index in order],
+        half_share(own),
+        told,
+        tone,
+        belief,
+    )
+
+
+def _of_photo(encoder: Encoder, shot: Shot, out: Path, seed: int) -> dict[str, Any]:
+    found = reasons_of_photo(encoder, shot, seed=seed)
+    own, places, falls = found.own, found.places, found.falls
     alt = f"{shot.name} as the encoder sees it, with {len(places)} numbered parts"
     tiles = [
         Tile(number(shot.picture, places, share=PART), alt, shot.name, "as the encoder sees it"),
@@ -169,15 +235,12 @@ def _of_photo(encoder: Encoder, shot: Shot, out: Path, seed: int) -> dict[str, A
             shade(shot.picture, own),
             f"{shot.name}, dimmed where the encoder hardly looks",
             "What it is known by",
-            f"half of it comes from {half_share(own):.0%} of the photo",
+            f"half of it comes from {found.half:.0%} of the photo",
         ),
     ]
-    attention = attention_map(encoder.spec, images)
-    if attention is not None:
+    if found.attention is not None:
         caption = "Where its attention lies"
-        tiles.append(
-            Tile(shade(shot.picture, _array(attention[0])), f"{shot.name}, {caption}", caption)
-        )
+        tiles.append(Tile(shade(shot.picture, found.attention), f"{shot.name}, {caption}", caption))
     parts = tuple(
         Strip(
             (Tile(cut(shot.picture, *place, PART, _SMALL), f"Part {index + 1} of {shot.name}"),),
@@ -194,11 +257,11 @@ def _of_photo(encoder: Encoder, shot: Shot, out: Path, seed: int) -> dict[str, A
     sheet = Sheet(
         kind="One photo",
         title=shot.name,
-        lede=f"Half of what the encoder knows this photo by comes from {half_share(own):.0%} of it.",
-        belief=belief,
-        tone=tone,
+        lede=f"Half of what the encoder knows this photo by comes from {found.half:.0%} of it.",
+        belief=found.belief,
+        tone=found.tone,
         sections=tuple(sections),
-        curves=Curves("likeness", told.curves),
+        curves=Curves("likeness", found.told.curves),
         facts=_facts(encoder),
         reading=(_SQUARE, _MADE_SHARP),
     )
@@ -207,23 +270,50 @@ def _of_photo(encoder: Encoder, shot: Shot, out: Path, seed: int) -> dict[str, A
         "sheet": str(out),
         "kind": "photo",
         "photo": shot.name,
-        "parts": [
-            {"x": round(place[1], 4), "y": round(place[0], 4), "falls": fall}
-            for place, fall in zip(places, falls)
-        ],
-        "faithfulness": _plain_faithfulness(told, tone),
-        "maps": {"own": _rounded(own)},
-        "belief": belief,
+        "parts": found.parts(),
+        "faithfulness": _plain_faithfulness(found.told, found.tone),
+        "maps": {"own": rounded(own)},
+        "belief": found.belief,
     }
 
 
-def _of_pair(encoder: Encoder, shots: list[Shot], out: Path, seed: int) -> dict[str, Any]:
+class PairReasons(NamedTuple):
+    """Why an encoder finds two photos alike."""
+
+    pair: Pair
+    maps: list[Float[np.ndarray, "g g"]]
+    """What each place of the first photo, and of the second, brings to the similarity: signed."""
+    told: Faithfulness
+    tone: Tone
+    belief: str
+    """Whether the maps are shown to be better than chance, in a sentence."""
+
+    def matches(self) -> list[dict[str, Any]]:
+        """Parts that both photos have, as plain data."""
+        return [
+            {
+                "first": _place(match.first, self.maps[0].shape),
+                "second": _place(match.second, self.maps[1].shape),
+                "alike": match.alike,
+                "adds": match.adds,
+            }
+            for match in self.pair.matches
+        ]
+
+
+def reasons_of_pair(encoder: Encoder, shots: Sequence[Shot], *, seed: int = 0) -> PairReasons:
+    """Why an encoder finds two photos alike, measured."""
     images = _images(encoder, shots)
     pair = explain_pair(encoder.spec, images, fine=_fine(encoder, shots), count=_MATCHES)
     target = encoder.encode(images).clone().flip(0)
     told = measure_faithfulness(encoder.encode, images, target, pair.places, seed=seed)
     tone, belief = _belief(told, "the similarity", 2)
-    arrays = [_array(places) for places in pair.places]
+    return PairReasons(pair, [_array(places) for places in pair.places], told, tone, belief)
+
+
+def _of_pair(encoder: Encoder, shots: list[Shot], out: Path, seed: int) -> dict[str, Any]:
+    found = reasons_of_pair(encoder, shots, seed=seed)
+    pair, arrays = found.pair, found.maps
     shares = [half_share(cells) for cells in arrays]
     sections = (
         _match_section(shots, pair),
@@ -239,10 +329,10 @@ def _of_pair(encoder: Encoder, shots: list[Shot], out: Path, seed: int) -> dict[
         kind="Why these two photos match",
         title=names,
         lede=lede,
-        belief=belief,
-        tone=tone,
+        belief=found.belief,
+        tone=found.tone,
         sections=sections,
-        curves=Curves("similarity", told.curves),
+        curves=Curves("similarity", found.told.curves),
         facts=(("Similarity", f"{pair.similarity:.4f}"), *_facts(encoder)),
         reading=(
             _SQUARE,
@@ -262,18 +352,10 @@ def _of_pair(encoder: Encoder, shots: list[Shot], out: Path, seed: int) -> dict[
         "exact": pair.exact,
         "not_placed": list(pair.rest),
         "pooling": pair.pooling,
-        "matches": [
-            {
-                "first": _place(match.first, arrays[0].shape),
-                "second": _place(match.second, arrays[1].shape),
-                "alike": match.alike,
-                "adds": match.adds,
-            }
-            for match in pair.matches
-        ],
-        "faithfulness": _plain_faithfulness(told, tone),
-        "maps": {"first": _rounded(arrays[0]), "second": _rounded(arrays[1])},
-        "belief": belief,
+        "matches": found.matches(),
+        "faithfulness": _plain_faithfulness(found.told, found.tone),
+        "maps": {"first": rounded(arrays[0]), "second": rounded(arrays[1])},
+        "belief": found.belief,
     }
 
 
@@ -322,6 +404,44 @@ def _match_section(shots: list[Shot], pair: Pair) -> Section:
     return Section("parts", "What they share", text, tuple(strips), "halves")
 
 
+class ClassReasons(NamedTuple):
+    """What an encoder tells two classes apart by."""
+
+    found: ClassPair
+    right: int
+    """Photos on the right side of a line drawn without them."""
+    told: Faithfulness
+    tone: Tone
+    belief: str
+    """Whether there is something to believe in, in a sentence."""
+
+
+def reasons_of_classes(
+    encoder: Encoder, shots: Sequence[Shot], sides: Sequence[bool], *, seed: int = 0
+) -> ClassReasons:
+    """What separates two classes, measured.
+
+    Args:
+        encoder: The encoder.
+        shots: Photos of both, two of each or more.
+        sides: Whether each is of the first.
+        seed: Of the random orders that maps are compared with.
+    """
+    first = torch.tensor(list(sides))
+    images = _images(encoder, shots)
+    found = explain_classes(encoder.spec, images, first, fine=_fine(encoder, shots), count=_MARKS)
+    tested = torch.cat([torch.nonzero(first == side)[:, 0][:_TESTED] for side in (True, False)])
+    told = measure_faithfulness(
+        encoder.encode, images[tested], found.directions[tested], found.maps[tested],
+        draws=3, seed=seed,
+    )  # fmt: skip
+    tone, belief = _belief(told, "the decision", len(tested))
+    right = round(found.right * len(first))
+    if _weak(right, len(first)):
+        tone, belief = "flat", f"There is little to believe in: {_coin(right, len(first))}"
+    return ClassReasons(found, right, told, tone, belief)
+
+
 def _of_classes(
     encoder: Encoder,
     source: Path,
@@ -350,30 +470,20 @@ def _of_classes(
         shots += read
         sides += [side] * len(read)
         progress("reading photos", len(shots), min(count, len(rows[classes[0]])) * 2)
-    first = torch.tensor(sides)
-    images = _images(encoder, shots)
-    found = explain_classes(encoder.spec, images, first, fine=_fine(encoder, shots), count=_MARKS)
-    tested = torch.cat([torch.nonzero(first == side)[:, 0][:_TESTED] for side in (True, False)])
-    told = measure_faithfulness(
-        encoder.encode, images[tested], found.directions[tested], found.maps[tested],
-        draws=3, seed=seed,
-    )  # fmt: skip
-    tone, belief = _belief(told, "the decision", len(tested))
-    right = round(found.right * len(first))
-    if _weak(right, len(first)):
-        tone, belief = "flat", f"There is little to believe in: {_coin(right, len(first))}"
+    reasons = reasons_of_classes(encoder, shots, sides, seed=seed)
+    found, right, total = reasons.found, reasons.right, len(shots)
     names = _readable(classes)
     sheet = Sheet(
         kind="What separates two classes",
         title=f"{names[0]} or {names[1]}?",
-        lede=_lede(found, right, len(first)),
-        belief=belief,
-        tone=tone,
+        lede=class_lede(right, total),
+        belief=reasons.belief,
+        tone=reasons.tone,
         sections=tuple(_class_sections(shots, found, names)),
-        curves=Curves("the decision", told.curves),
+        curves=Curves("the decision", reasons.told.curves),
         facts=(
-            ("Photos", f"{int(first.sum())} and {int((~first).sum())}"),
-            ("Right when left out", f"{right} of {len(first)}"),
+            ("Photos", f"{sum(sides)} and {total - sum(sides)}"),
+            ("Right when left out", f"{right} of {total}"),
             *_facts(encoder),
         ),
         reading=(
@@ -392,13 +502,13 @@ def _of_classes(
         "sheet": str(out),
         "kind": "classes",
         "classes": list(classes),
-        "photos": [int(first.sum()), int((~first).sum())],
-        "right": right / len(first),
+        "photos": [sum(sides), total - sum(sides)],
+        "right": right / total,
         "telling": _plain_mark(shots, found.telling),
         "marks": [_plain_mark(shots, mark) for mark in found.marks],
-        "faithfulness": _plain_faithfulness(told, tone),
+        "faithfulness": _plain_faithfulness(reasons.told, reasons.tone),
         "skipped": skipped,
-        "belief": belief,
+        "belief": reasons.belief,
     }
 
 
@@ -432,7 +542,8 @@ def _coin(right: int, total: int) -> str:
     )
 
 
-def _lede(found: ClassPair, right: int, total: int) -> str:
+def class_lede(right: int, total: int) -> str:
+    """What is said first of two classes."""
     if _weak(right, total):
         return f"The encoder hardly tells them apart: {_coin(right, total)}"
     return (
@@ -650,5 +761,6 @@ def _place(place: tuple[int, int], shape: tuple[int, ...]) -> dict[str, float]:
     return {"x": round(column, 4), "y": round(row, 4)}
 
 
-def _rounded(cells: Float[np.ndarray, "h w"]) -> list[list[float]]:
+def rounded(cells: Float[np.ndarray, "h w"]) -> list[list[float]]:
+    """A map as plain data."""
     return [[round(float(value), 6) for value in row] for row in cells]

@@ -180,7 +180,12 @@ def detail_of(encoder: Encoder) -> Detail:
 
 def read_cells(detail: Detail, pixels: UInt8[np.ndarray, "H W 3"]) -> Float[np.ndarray, "h w D"]:
     """Cells of one upright photo, before any basis."""
-    ((_, cells),) = _cells([Seen(0, detail.look(pixels), "")], detail, 1)
+    return cells_of(detail, detail.look(pixels))
+
+
+def cells_of(detail: Detail, looked: UInt8[np.ndarray, "y x 3"]) -> Float[np.ndarray, "h w D"]:
+    """The same of a photo that ``detail.look`` has resized."""
+    ((_, cells),) = _cells([Seen(0, looked, "")], detail, 1)
     return cells[0]
 
 

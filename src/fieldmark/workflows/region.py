@@ -89,36 +89,94 @@ def search_parts(
         current = space.identity
         with closing(Parts(Path(index) / FILE)) as parts:
             detail = detail_of(loaded or load_encoder(index, space, device=device))
-            basis = parts.basis(current, detail.kind)
-            if basis is None:
-                raise ArtifactError(
-                    f"{index} holds no parts of its encoder {current[:12]}… that can be read; {_REMEDY}"
-                )
+            basis = basis_of(parts, current, detail.kind)
             inside = None if Path(query).is_file() else _item(opened, query)
             if inside is None:
                 cells = basis.express(read_cells(detail, _file(query)))
             else:
-                cells = _stored(parts, current, basis, inside)
-            template = cut_template(cells.astype(np.float32), box)
-            hashes = {item.key: hash_of(item) for item in opened.items(where)}
-            if inside is not None:
-                hashes.pop(inside.key, None)
-            chunks = _Counted(parts.read(current, basis.projection.shape[1], hashes))
-            places = find_places(chunks, template, k)
-            source = parts.source
-        if hashes and not chunks.count:
-            raise ArtifactError(
-                f"none of the {len(hashes):,} photos that were asked for has parts that can be believed; "
-                f"{_REMEDY}"
+                cells = stored_cells(parts, current, basis, inside)
+            own = None if inside is None else inside.key
+            found = search_cells(
+                opened, parts, current, basis, cells, box, k=k, where=where, own=own
             )
-        items = opened.get([place.key for place in places])
-    hits = [
-        PartHit(item, place.score, place.box) for item, place in zip(items, places, strict=True)
-    ]
-    answer = PartAnswer(query, box, hits, chunks.count, len(hashes) - chunks.count)
+            source = parts.source
+    answer = PartAnswer(query, box, *found)
     if sheet is not None:
         _show(answer, inside is not None, source, sheet)
     return answer
+
+
+class PartHits(NamedTuple):
+    """Where a region was found; see :class:`PartAnswer`."""
+
+    hits: list[PartHit]
+    searched: int
+    without: int
+
+
+def basis_of(parts: Parts, identity: str, kind: str) -> Basis:
+    """The directions that an encoder's cells are kept in.
+
+    Args:
+        parts: Open.
+        identity: Of the encoder.
+        kind: How its cells are read (``Detail.kind``).
+
+    Raises:
+        ArtifactError: None that can be read.
+    """
+    basis = parts.basis(identity, kind)
+    if basis is None:
+        raise ArtifactError(
+            f"{parts.file.parent} holds no parts of its encoder {identity[:12]}… that can be read; {_REMEDY}"
+        )
+    return basis
+
+
+def search_cells(
+    index: Index,
+    parts: Parts,
+    identity: str,
+    basis: Basis,
+    cells: Float[np.ndarray, "h w D"],
+    region: Region,
+    *,
+    k: int = 10,
+    where: str | None = None,
+    own: str | None = None,
+) -> PartHits:
+    """Photos whose cells look like those under a region.
+
+    Args:
+        index: Open.
+        parts: Of the same index, open.
+        identity: Encoder.
+        basis: Of its cells.
+        cells: Of the query, in that basis.
+        region: In the query.
+        k: How many.
+        where: Filter.
+        own: Key of the query, which is left out.
+
+    Raises:
+        ArtifactError: No photo has cells that can be believed.
+        InputError: A filter that makes no sense.
+    """
+    template = cut_template(cells.astype(np.float32), region)
+    hashes = {item.key: hash_of(item) for item in index.items(where)}
+    hashes.pop(own or "", None)
+    chunks = _Counted(parts.read(identity, basis.projection.shape[1], hashes))
+    places = find_places(chunks, template, k)
+    if hashes and not chunks.count:
+        raise ArtifactError(
+            f"none of the {len(hashes):,} photos that were asked for has parts that can be believed; "
+            f"{_REMEDY}"
+        )
+    items = index.get([place.key for place in places])
+    hits = [
+        PartHit(item, place.score, place.box) for item, place in zip(items, places, strict=True)
+    ]
+    return PartHits(hits, chunks.count, len(hashes) - chunks.count)
 
 
 class _Counted:
@@ -149,7 +207,14 @@ def _file(path: str, enough: int | None = None) -> UInt8[np.ndarray, "H W 3"]:
         raise PhotoError(error.code, f"{path}: {error.detail}") from None
 
 
-def _stored(parts: Parts, identity: str, basis: Basis, item: Item) -> Float[np.ndarray, "h w D"]:
+def stored_cells(
+    parts: Parts, identity: str, basis: Basis, item: Item
+) -> Float[np.ndarray, "h w D"]:
+    """Cells of a photo of the index.
+
+    Raises:
+        ArtifactError: None that can be believed.
+    """
     for _, grids in parts.read(identity, basis.projection.shape[1], {item.key: hash_of(item)}):
         return grids[0] / np.float32(STEPS)
     raise ArtifactError(

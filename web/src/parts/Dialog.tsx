@@ -1,0 +1,21 @@
+// A modal dialog: focus stays in it, Escape closes it, focus goes back to where it was.
+import type { ComponentChildren } from "preact";
+import { useEffect, useRef } from "preact/hooks";
+
+export function Dialog(props: { title: string; onClose: () => void; children: ComponentChildren }) {
+  const ref = useRef<HTMLDialogElement>(null);
+  useEffect(() => {
+    const dialog = ref.current!;
+    dialog.showModal();
+    return () => dialog.close();
+  }, []);
+  return (
+    <dialog ref={ref} class="dialog" aria-label={props.title} onCancel={(event) => { event.preventDefault(); props.onClose(); }}>
+      <div class="row spread">
+        <h2>{props.title}</h2>
+        <button class="button button-plain" onClick={props.onClose} aria-label="Close">✕</button>
+      </div>
+      {props.children}
+    </dialog>
+  );
+}

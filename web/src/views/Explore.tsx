@@ -1,0 +1,3 @@
+export function Explore() {
+  return <p class="empty">Nothing here yet.</p>;
+}

@@ -1,0 +1,3 @@
+export function Search() {
+  return <p class="empty">Nothing here yet.</p>;
+}

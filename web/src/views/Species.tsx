@@ -1,0 +1,3 @@
+export function Species() {
+  return <p class="empty">Nothing here yet.</p>;
+}
