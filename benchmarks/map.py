@@ -121,6 +121,11 @@ def added(x: np.ndarray, judge: Judge, share: float) -> dict[str, float]:
     return told | {"old_ones_moved": round(float(np.median(moved)), 4)}
 
 
+def keep(sets: dict[str, Any]) -> Path:
+    """Write what is known so far: the large sizes take minutes."""
+    return record("map", {"settings": {"perplexity": PERPLEXITY, "threads": 1}, "sets": sets})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
@@ -144,6 +149,8 @@ def main() -> None:
             "same_again": bool(np.array_equal(one, other)),
             "photos_added": {f"{share:.0%}": added(x, judge, share) for share in ADDED},
         }
+        sets[name] = told
+        keep(sets)
         for size in options.sizes:
             large, of = grown(x, kinds, size)
             judge = Judge(large, of)
@@ -155,9 +162,8 @@ def main() -> None:
                 ),
                 "service (openTSNE)": judge(lambda x=large: lay_out(x).places),
             }
-        sets[name] = told
-    path = record("map", {"settings": {"perplexity": PERPLEXITY, "threads": 1}, "sets": sets})
-    print(path.read_text())
+            keep(sets)
+    print(keep(sets).read_text())
 
 
 if __name__ == "__main__":

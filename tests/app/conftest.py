@@ -57,6 +57,7 @@ def port(token_file):
         max_upload_bytes=200_000,
         max_json_bytes=20_000,
         max_connections=20,
+        max_bodies=8,
     )
     taken = listen(settings)
     started = threading.Event()

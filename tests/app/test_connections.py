@@ -178,8 +178,8 @@ def test_it_answers_while_others_misbehave(port):
     def slow(number):
         return _talk(port, HEAD + b"Content-Length: 100000\r\n\r\n", *[b"x"] * 10, pause=0.05)
 
-    with ThreadPoolExecutor(8) as pool:
-        others = [pool.submit(slow, number) for number in range(8)]
+    with ThreadPoolExecutor(6) as pool:
+        others = [pool.submit(slow, number) for number in range(6)]
         took = []
         while not all(each.done() for each in others):
             heard, _, seconds = _talk(port, GREETING)
@@ -202,3 +202,20 @@ def test_who_waits_to_be_asked_for_a_body_is_refused_without_it(port):
     heard, _, _ = _talk(port, head)
     assert b"100 Continue" not in heard
     assert _problem(heard) == (413, "too_large")
+
+
+def test_only_so_many_bodies_come_at_a_time(port):
+    """The rest are refused before they are read, and those that came make room."""
+    head = HEAD + b"Content-Length: 100000\r\n\r\n"
+    with contextlib.ExitStack() as stack:
+        waiting = []
+        for _ in range(8):
+            connection = socket.create_connection(("127.0.0.1", port), timeout=10)
+            waiting.append(stack.enter_context(connection))
+            connection.sendall(head + b"x")
+        heard, _, _ = _talk(port, head, b"x")
+        assert _problem(heard) == (503, "busy")
+        assert b"retry-after" in heard.lower()
+        assert all(status.startswith(b"HTTP/1.1 408") for status in (c.recv(99) for c in waiting))
+    heard, _, _ = _talk(port, HEAD + b"Connection: close\r\nContent-Length: 1\r\n\r\nx")
+    assert heard.startswith(b"HTTP/1.1 200")

@@ -112,6 +112,15 @@ def test_what_cannot_be_a_label_changes_nothing(place, client, body, status):
         assert len(index.history()) == 3
 
 
+@pytest.mark.parametrize(
+    "body",
+    [rb'{"labels": {"\ud800": "wren"}}', rb'{"labels": {"p001.jpg": "\ud800"}}', b'{"labels": 1}'],
+)
+def test_texts_that_are_no_text_are_refused(client, body):
+    found = client.put(LABELS, content=body, headers={"Content-Type": "application/json"})
+    assert found.status_code == 422
+
+
 def test_labels_are_counted_and_renamed_in_one_step(client):
     assert client.get(LABELS).json()["labels"] == [
         {"name": name, "photos": 1} for name in ("robin", "tit", "wren")

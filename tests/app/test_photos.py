@@ -179,7 +179,7 @@ def test_a_body_in_pieces_is_counted_and_large_photos_leave_no_file(client):
     size = (1400, 900)
     noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     sink = io.BytesIO()
-    Image.fromarray(noise).save(sink, "JPEG", quality=70)
+    Image.fromarray(noise).save(sink, "JPEG", quality=88)
     data = sink.getvalue()
     assert 2**20 < len(data) < LIMIT, "it is written to a file on its way"
 
@@ -266,6 +266,7 @@ def test_reasons_are_those_of_the_sheet(client, place, files, tmp_path):
     assert np.asarray(alone["map"]).shape == (16, 16)
 
 
+@pytest.mark.slow
 def test_what_separates_two_labels_is_told_with_places(client, files):
     names = sorted({key.split("/")[0] for key in files})[:2]
     body = {"first": names[0], "second": names[1], "count": 4}

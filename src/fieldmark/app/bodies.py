@@ -52,7 +52,7 @@ class Bodies:
         self._access = access
         self._description = description
         self._table: list[tuple[re.Pattern[str], dict[str, Kind]]] | None = None
-        self._held = 0
+        self._held = self._coming = 0
         self._limits = {
             Kind.nothing: _NOTHING_BYTES,
             Kind.json: settings.max_json_bytes,
@@ -67,8 +67,11 @@ class Bodies:
             return
         kind = self._kind(scope)
         body = _Body(self, self._limits[kind], receive, send)
+        self._coming += 1
         try:
             self._check_head(headers, kind)
+            if self._coming > self._settings.max_bodies:
+                raise _busy()
             if kind is Kind.json:
                 request = Request(scope)
                 session = request.cookies.get(COOKIE)
@@ -84,6 +87,7 @@ class Bodies:
                 raise
         finally:
             self._held -= body.size
+            self.came(body)
         if body.refused is not None and not body.started:
             await answer(body.refused)(scope, receive, send)
 
@@ -133,12 +137,13 @@ class Bodies:
         """
         self._held += size
         if self._held > self._settings.max_held_bytes:
-            raise HttpProblem(
-                503,
-                "busy",
-                "too much is being sent to the service at a time; try again.",
-                headers={"Retry-After": "2"},
-            )
+            raise _busy()
+
+    def came(self, body: "_Body") -> None:
+        """Nothing more of a body is waited for."""
+        if body.coming:
+            body.coming = False
+            self._coming -= 1
 
     def seconds_left(self, spent: float, size: int) -> float:
         """How long the next piece of a body may take.
@@ -149,6 +154,15 @@ class Bodies:
         """
         allowed = self._settings.body_seconds + size / self._settings.body_rate
         return min(allowed - spent, self._settings.body_seconds)
+
+
+def _busy() -> HttpProblem:
+    return HttpProblem(
+        503,
+        "busy",
+        "too much is being sent to the service at a time; try again.",
+        headers={"Retry-After": "2"},
+    )
 
 
 class _Body:
@@ -163,6 +177,7 @@ class _Body:
         self.size = 0
         self.whole: bytes | None = None
         self.started = False
+        self.coming = True
 
     async def read_whole(self) -> None:
         pieces = []
@@ -201,6 +216,8 @@ class _Body:
             piece = len(message.get("body", b""))
             self.size += piece
             self._done = not message.get("more_body", False)
+            if self._done:
+                self._guard.came(self)
             self._guard.hold(piece)
             if self.size > self._limit:
                 raise self._guard.too_large(self._limit)

@@ -49,7 +49,7 @@ class ChangedMeanwhile(HttpProblem):
         super().__init__(409, "changed_meanwhile", detail, keys=keys, more={"now": told})
 
 
-class Set(NamedTuple):
+class Done(NamedTuple):
     """What was done."""
 
     change: int
@@ -75,7 +75,9 @@ class Editor:
         with self._lock:
             self._index.close()
 
-    def set(self, labels: Mapping[str, str | None], expected: Mapping[str, int], *, by: str) -> Set:
+    def set(
+        self, labels: Mapping[str, str | None], expected: Mapping[str, int], *, by: str
+    ) -> Done:
         """Label photos, all or none; durable when it returns.
 
         Args:
@@ -106,7 +108,7 @@ class Editor:
                     raise ChangedMeanwhile(self._now(late)) from None
                 continue
             before = {item.key: item.label for item in items}
-            return Set(self._library.look().labels.change, versions, before)
+            return Done(self._library.look().labels.change, versions, before)
         raise HttpProblem(
             503,
             "busy",
@@ -114,7 +116,7 @@ class Editor:
             headers={"Retry-After": "1"},
         )
 
-    def rename(self, old: str, new: str, *, by: str) -> Set:
+    def rename(self, old: str, new: str, *, by: str) -> Done:
         """Give all photos of a label another one, in one step.
 
         Raises:

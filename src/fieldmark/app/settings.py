@@ -42,6 +42,8 @@ class Settings(Config):
     """Bytes a second that a body must come with on average after ``body_seconds``."""
     max_held_bytes: int = Field(default=400_000_000, gt=0)
     """Of bodies of requests that are not answered yet, in all; the next is answered 503."""
+    max_bodies: int = Field(default=256, gt=0)
+    """Bodies that are on their way at a time; the next is answered 503 before it is read."""
     keep_alive_seconds: float = Field(default=15.0, gt=0)
     """How long a connection is kept for the next request."""
     stop_seconds: float = Field(default=5.0, gt=0)

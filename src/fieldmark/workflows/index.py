@@ -216,7 +216,7 @@ def scan_source(
     """
     known, wanting = index.stamps(), set(lacking)
     if place is not None:
-        known = {key: stamp for key, stamp in known.items() if not _kept(place, key)}
+        known = {key: stamp for key, stamp in known.items() if not keeps(place, key)}
     seen: set[str] = set()
     new: list[int] = []
     changed: list[int] = []
@@ -252,7 +252,8 @@ def scan_source(
     return Scan(new, changed, back, gone, unchanged, sizes)
 
 
-def _kept(place: Place, key: str) -> bool:
+def keeps(place: Place, key: str) -> bool:
+    """Whether an index itself keeps a photo."""
     file = upload_of(place, key)
     return file is not None and file.is_file()
 

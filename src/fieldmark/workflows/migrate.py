@@ -18,7 +18,7 @@ from fieldmark.encoder import Encoder
 from fieldmark.errors import CatalogError, InputError
 from fieldmark.index.index import Index
 from fieldmark.index.places import Place, is_server, open_index, shown
-from fieldmark.workflows.index import COMMIT, write_problems
+from fieldmark.workflows.index import COMMIT, UPLOADS, keeps, write_problems
 from fieldmark.workflows.photos import ShowProgress, quiet
 from fieldmark.workflows.spaces import (
     current_space,
@@ -92,7 +92,15 @@ def migrate_index(
         keep_encoder(opened, index, new, encoder)
         pending = opened.pending(new.identity)
         moved = _embed(
-            opened, catalog, photos, new, pending, progress, batch_size=batch_size, workers=workers
+            opened,
+            index,
+            catalog,
+            photos,
+            new,
+            pending,
+            progress,
+            batch_size=batch_size,
+            workers=workers,
         )
         remember_photos(opened, new.identity, photos)
         lacking = len(moved.problems)
@@ -129,6 +137,7 @@ def migrate_index(
 
 def _embed(
     index: Index,
+    place: Place,
     catalog: Catalog,
     source: Path,
     encoder: Encoder,
@@ -136,26 +145,32 @@ def _embed(
     progress: ShowProgress,
     **how: Any,
 ) -> Moved:
-    rows = {row.path: row.row for row in catalog.rows}
-    there = [key for key in pending if key in rows]
-    problems = [(key, "missing", f"is not in {source.name}") for key in pending if key not in rows]
-    if pending and not there and len(pending) == index.stats().items:
+    sources = [(catalog, {row.path: row.row for row in catalog.rows})]
+    if any(keeps(place, key) for key in pending):
+        kept = Catalog.open(Path(place) / UPLOADS)
+        sources.append((kept, {f"{UPLOADS}/{row.path}": row.row for row in kept.rows}))
+    known = {key for _, rows in sources for key in rows}
+    total = sum(key in known for key in pending)
+    problems = [(key, "missing", f"is not in {source.name}") for key in pending if key not in known]
+    if pending and not total and len(pending) == index.stats().items:
         raise CatalogError(
             f"none of the {len(pending):,} photos of the index is in {source}, such as {pending[0]}; nothing "
             "was changed. Is the disk mounted, and is this the folder that was indexed?"
         )
     done = embedded = 0
-    stream = encoder.stream(catalog, rows=[rows[key] for key in there], **how)
-    while chunk := list(islice(stream, COMMIT)):
-        good, bad = _usable(index, there, chunk)
-        problems += bad
-        if good:
-            vectors = np.stack([item.embedding for item in good if item.embedding is not None])
-            keys = [there[item.position] for item in good]
-            index.update(keys, vectors=vectors, identity=encoder.identity)
-            embedded += len(good)
-        done += len(chunk)
-        progress("embedding photos", done, len(there))
+    for photos, rows in sources:
+        there = [key for key in pending if key in rows]
+        stream = encoder.stream(photos, rows=[rows[key] for key in there], **how)
+        while chunk := list(islice(stream, COMMIT)):
+            good, bad = _usable(index, there, chunk)
+            problems += bad
+            if good:
+                vectors = np.stack([item.embedding for item in good if item.embedding is not None])
+                keys = [there[item.position] for item in good]
+                index.update(keys, vectors=vectors, identity=encoder.identity)
+                embedded += len(good)
+            done += len(chunk)
+            progress("embedding photos", done, total)
     return Moved(embedded, sorted(problems))
 
 

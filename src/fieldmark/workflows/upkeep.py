@@ -10,6 +10,7 @@ from fieldmark.encoder import Encoder
 from fieldmark.errors import FieldmarkError, InputError
 from fieldmark.index.places import Place, is_server, open_index, read_url, shown
 from fieldmark.index.sqlite import FILE, SqliteIndex
+from fieldmark.workflows.index import UPLOADS
 from fieldmark.workflows.spaces import encoder_folder
 
 
@@ -71,7 +72,7 @@ def _bytes(index: Place) -> int | None:
 
 
 def back_up_index(index: Place, out: Path) -> dict[str, Any]:
-    """Copy an index and its encoders as they are now, while others go on using it.
+    """Copy an index, its encoders and the photos that it keeps itself as they are now, while others go on using it.
 
     Args:
         index: Folder; servers have tools of their own.
@@ -100,6 +101,10 @@ def back_up_index(index: Place, out: Path) -> dict[str, Any]:
                 with storage.storage_errors(out):
                     shutil.copytree(folder, encoder_folder(out, space.identity))
                 copied += 1
+        if (Path(index) / UPLOADS).is_dir():
+            with storage.storage_errors(out):
+                unfinished = shutil.ignore_patterns(".*")
+                shutil.copytree(Path(index) / UPLOADS, out / UPLOADS, ignore=unfinished)
     with SqliteIndex(out) as copy:
         items = copy.stats().items
     return {"index": shown(index), "out": str(out), "items": items, "encoders": copied}

@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
 from fieldmark.app.access import Labeller, Reader
-from fieldmark.app.labels import MOST, Changed
+from fieldmark.app.labels import MOST, Changed, Done
 from fieldmark.app.problems import HttpProblem, described
 from fieldmark.app.service import Served, Service
 from fieldmark.data.tables import csv_text
@@ -99,6 +99,10 @@ def _who(service: Service, caller: str, told: str) -> str:
     return caller if service.access.guarded else told or caller
 
 
+def _count(service: Service, done: Done) -> None:
+    service.metrics.label_changes.inc(len(done.versions))
+
+
 @router.get("/labels", responses=described(401, 403))
 def labels(service: Served, _: Reader) -> Names:
     """Labels, and how many photos have each."""
@@ -119,6 +123,7 @@ def set_labels(wanted: Wanted, service: Served, caller: Labeller) -> Set:
     done = service.indexed.editor.set(
         wanted.labels, wanted.expected, by=_who(service, caller, wanted.by)
     )
+    _count(service, done)
     return Set(**done._asdict())
 
 
@@ -128,6 +133,7 @@ def rename(wanted: Rename, service: Served, caller: Labeller) -> Renamed:
     done = service.indexed.editor.rename(
         wanted.source, wanted.target, by=_who(service, caller, wanted.by)
     )
+    _count(service, done)
     return Renamed(change=done.change, photos=len(done.versions))
 
 
