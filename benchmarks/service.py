@@ -2,11 +2,13 @@
 
 A server of its own process with an index of real photos; 32 clients on loopback send it photos to embed:
 80 % good ones, 12 % that are cut off, no photos, or say that they are enormous, and 8 % larger than allowed.
-Beside them one asks every 50 ms whether the service lives. Then pictures: small ones of all photos, first
-made, then kept.
+Beside them one asks every 50 ms whether the service lives. Before them pictures: small ones, first made,
+then kept.
 
 The ceiling: photos of the same files decoded alone, and looks embedded alone, each with all processors;
-together they allow 1 / (1/d + 1/m). The clients run on the same processors and take their share.
+together they allow 1 / (1/d + 1/m). The clients run on the same processors and take their share. Beside the
+rates, which other programs of the machine disturb, processor time: what decoder and encoder need for a photo
+alone, over what the whole service takes for one, refusals included.
 
     python benchmarks/service.py ENCODER PHOTOS [--seconds 60]
 """
@@ -48,7 +50,7 @@ serve(
 )
 """
 ALONE = """
-import json, sys, threading, time
+import json, resource, sys, threading, time
 from pathlib import Path
 import torch
 from fieldmark.data.catalog import Location
@@ -68,6 +70,9 @@ with DecodePool(count) as pool:
     while time.perf_counter() - began < seconds:
         done += len(list(pool.map(Job(n, Location(f), want=want) for n, f in enumerate(files))))
     decode = done / (time.perf_counter() - began)
+told = resource.getrusage(resource.RUSAGE_CHILDREN)
+decode_spent = (told.ru_utime + told.ru_stime) / (done + 64)
+spent = {}
 looks = [prepare(Path(file).read_bytes(), encoder.size, encoder.spec.crop)[0] for file in files[:256]]
 rates = {}
 for threads, inside, batch in ((count, 1, 8), (count, 1, 16), (1, count, 16), (1, count, 32)):
@@ -81,12 +86,15 @@ for threads, inside, batch in ((count, 1, 8), (count, 1, 16), (1, count, 16), (1
             encoder.encode(stack(looks[at : at + batch]))
             counts[lane] += len(looks[at : at + batch])
             at = (at + batch) % len(looks)
-    began = time.perf_counter()
+    began, used = time.perf_counter(), time.process_time()
     lanes = [threading.Thread(target=work, args=(lane,)) for lane in range(threads)]
     [lane.start() for lane in lanes]
     [lane.join() for lane in lanes]
-    rates[f"{threads} x {inside} threads, batches of {batch}"] = sum(counts) / (time.perf_counter() - began)
-print(json.dumps({"decode": decode, "model": rates, "size": encoder.size,
+    name = f"{threads} x {inside} threads, batches of {batch}"
+    rates[name] = sum(counts) / (time.perf_counter() - began)
+    spent[name] = (time.process_time() - used) / sum(counts)
+print(json.dumps({"decode": decode, "model": rates, "decode_ms": 1e3 * decode_spent,
+                  "model_ms": 1e3 * min(spent.values()), "size": encoder.size,
                   "network": encoder.spec.backbone.config.name, "precision": encoder._runner.precision}))
 """
 
@@ -392,6 +400,8 @@ def main() -> None:
     decode = (before["decode"] + after["decode"]) / 2
     model = np.mean([max(one["model"].values()) for one in (before, after)])
     ceiling = 1 / (1 / decode + 1 / model)
+    needed = np.mean([one["decode_ms"] + one["model_ms"] for one in (before, after)])
+    taken = 1e3 * spent.sum() / (told["embedded_per_second"] * told["seconds"])
     memory = np.array(health.memory)
     half = len(memory) // 2
     result = {
@@ -403,6 +413,8 @@ def main() -> None:
         "alone": {"before": before, "after": after},
         "ceiling_per_second": round(ceiling, 1),
         "ratio": round(told["embedded_per_second"] / ceiling, 3),
+        "processor_ms_per_embedded": {"alone": round(needed, 2), "service": round(taken, 2)},
+        "processor_ratio": round(needed / taken, 3),
         "processor_seconds": {"server": round(spent[0], 1), "decoders": round(spent[1], 1)},
         "health_milliseconds": {
             f"p{q}": round(float(np.percentile(health.milliseconds, q)), 1) for q in (50, 99, 100)

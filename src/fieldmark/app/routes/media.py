@@ -1,6 +1,5 @@
 """Pictures of photos, by the hash of their content."""
 
-import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Request, Response
@@ -47,6 +46,5 @@ async def picture(
     data = shown.at_hand(media, size)
     if data is None:
         made = await run_in_threadpool(shown.picture, media, size)
-        # Others may wait for the same picture: who gives up must not take it from them.
-        data = made.result() if made.done() else await asyncio.shield(finished(request, made))
+        data = made.result() if made.done() else await finished(request, made)
     return Response(data, media_type="image/jpeg", headers=headers)
