@@ -256,6 +256,8 @@ def main() -> None:
     server = _SPAWN.Process(target=serve_counted, args=(arguments.index, read, there))
     server.start()
     try:
+        if not here.poll(120):
+            raise SystemExit("the service did not start")
         port = int(here.recv().rstrip("/").rpartition(":")[2])
         with socket.create_connection(("127.0.0.1", port)) as connection:
             connection.sendall(_HELLO.replace(b"/healthz", b"/api/v1/openapi.json"))

@@ -164,14 +164,21 @@ def test_what_is_no_http_is_told_so(port):
 def test_who_is_silent_makes_room_for_who_is_not(port):
     """Three times as many silent connections as are let in, and the service answers through them all."""
     with contextlib.ExitStack() as stack:
+        opened = []
         for _ in range(60):
             connection = socket.create_connection(("127.0.0.1", port), timeout=10)
             stack.enter_context(connection)
             connection.sendall(b"GET /he")
+            opened.append(connection)
         for _ in range(5):
             heard, _, seconds = _talk(port, GREETING)
             assert heard.startswith(b"HTTP/1.1 200")
             assert seconds < 5
+        first = b""
+        with contextlib.suppress(ConnectionError):
+            first = opened[0].recv(99)
+        assert first == b""  # made room; what only came too slowly is told so
+        assert opened[-1].recv(99).startswith(b"HTTP/1.1 408")
 
 
 def test_it_answers_while_others_misbehave(port):
@@ -219,3 +226,12 @@ def test_only_so_many_bodies_come_at_a_time(port):
         assert all(status.startswith(b"HTTP/1.1 408") for status in (c.recv(99) for c in waiting))
     heard, _, _ = _talk(port, HEAD + b"Connection: close\r\nContent-Length: 1\r\n\r\nx")
     assert heard.startswith(b"HTTP/1.1 200")
+
+
+def test_a_refusal_is_no_reset_for_who_is_still_sending(port):
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall(HEAD + b"Content-Length: 10000000\r\n\r\n" + b"x" * 300_000)
+        heard = b""
+        while data := connection.recv(65_536):
+            heard += data
+    assert _problem(heard) == (413, "too_large")
