@@ -170,9 +170,9 @@ function Large(props: { name: string; row: number | null }) {
               <ul class="large-near">
                 {hits.map((hit) => (
                   <li key={hit.key}>
-                    <button title={hit.key} aria-label={`${hit.label ?? "No label"}, likeness ${hit.score.toFixed(2)}, ${hit.key}`} onClick={() => place({ photo: hit.key })}>
+                    <button title={hit.key} aria-label={`${hit.score.toFixed(2)} ${hit.label ?? "No label"}, likeness and label of ${hit.key}`} onClick={() => place({ photo: hit.key })}>
                       <Photo media={hit.media} alt="" />
-                      <span class="large-score">{hit.score.toFixed(2)}</span>
+                      <span class="large-score">{hit.score.toFixed(2)}</span>{" "}
                       <span class="large-near-label">{hit.label ?? "No label"}</span>
                     </button>
                   </li>
