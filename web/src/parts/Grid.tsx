@@ -353,11 +353,12 @@ class Cell extends Component<CellProps, { bad: boolean; there: boolean }> {
   override render(props: CellProps) {
     this.asked ||= !props.wait;
     const percent = props.probability === undefined ? "" : `${Math.round(props.probability * 100)} %`;
-    const told = props.kind === "guess" ? `likely ${props.text} ${percent}` : props.text ?? "";
+    // Begins with the words that are seen, in their order, so that those who speak to their browser can say them.
+    const told = [props.badge, props.text, percent].filter(Boolean).join(" ");
     return (
       <div id={props.id} role="option" class={`cell${props.current ? " cell-current" : ""}${props.chosen ? " cell-chosen" : ""}`}
         aria-selected={props.many ? props.chosen : undefined} aria-setsize={props.count} aria-posinset={props.place + 1}
-        aria-label={`${told ? `${told}, ` : ""}${props.name}${props.badge ? `, ${props.badge}` : ""}`} title={props.name} data-place={props.place}
+        aria-label={`${told ? `${told}, ` : ""}${props.kind === "guess" ? "a guess, " : ""}${props.name}`} title={props.name} data-place={props.place}
         style={{ transform: `translate(${props.x}px, ${props.y}px)`, width: `${props.width}px` }}>
         <div class={`cell-frame${props.whole ? " cell-whole" : ""}`} data-file={fileName(props.name)} style={{ height: `${props.height}px` }}>
           {props.missing || this.state.bad
@@ -369,11 +370,11 @@ class Cell extends Component<CellProps, { bad: boolean; there: boolean }> {
             )}
           {props.cover !== undefined && <div class="cell-cover" aria-hidden="true">{props.cover}</div>}
           {props.many && <span class="grid-ring" aria-hidden="true" />}
-          {props.badge !== undefined && <span class={`cell-badge cell-badge-${props.tone ?? "plain"}`} title={props.why} aria-hidden="true">{props.badge}</span>}
+          {props.badge !== undefined && <span class={`cell-badge cell-badge-${props.tone ?? "plain"}`} title={props.why} aria-hidden="true">{props.badge}</span>}{" "}
         </div>
         {props.text !== undefined && (
           <div class={`cell-words cell-${props.kind}`} aria-hidden="true">
-            <span class="cell-text">{props.text}</span>{percent && <span class="cell-percent">{percent}</span>}
+            <span class="cell-text">{props.text}</span>{" "}{percent && <span class="cell-percent">{percent}</span>}
           </div>
         )}
       </div>

@@ -45,9 +45,9 @@ export function Clusters() {
           <ul>
             {merges.slice(0, more ? undefined : fewMerges).map(({ first, second, cosine }) => (
               <li key={`${first}-${second}`}>
-                <button class="merge" onClick={() => show([first, second])} aria-label={`Show both: ${clusterName(first)} and ${clusterName(second)}, likeness ${cosine.toFixed(2)}`}>
+                <button class="merge" onClick={() => show([first, second])} title={`Show both: ${clusterName(first)} and ${clusterName(second)}`}>
                   {[first, second].map((one) => <Medoid key={one} answer={answer} at={one} />)}
-                  <span class="merge-like" title="Cosine of their middles">{cosine.toFixed(2)}</span>
+                  <span class="merge-like"><span class="hidden-text">Likeness </span>{cosine.toFixed(2)}</span>
                 </button>
               </li>
             ))}

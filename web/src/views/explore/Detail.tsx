@@ -10,7 +10,6 @@ import { Photo } from "../../parts/Photo";
 import { Progress } from "../../parts/Progress";
 import { guessesOf, isUnknown } from "../../state/guesses";
 import { labels, mayLabel, selection, table, versions, type LabelChange } from "../../state/library";
-import { openPhoto } from "./FilterBar";
 import { opened, place, rows } from "./state";
 
 interface PhotoAnswer {
@@ -92,7 +91,8 @@ function Large(props: { name: string; row: number | null }) {
     const next = beside(step);
     if (next !== undefined) place({ photo: columns.keys[next] }, true);
   };
-  const close = () => openPhoto(undefined);
+  // In place of the photo's address, so that Back does not open it again.
+  const close = () => place({ photo: undefined }, true);
   function turn(): void {
     if (row === null) return;
     const next = new Set(selection.peek());
@@ -170,9 +170,9 @@ function Large(props: { name: string; row: number | null }) {
               <ul class="large-near">
                 {hits.map((hit) => (
                   <li key={hit.key}>
-                    <button title={hit.key} aria-label={`${hit.label ?? "No label"}, likeness ${hit.score.toFixed(2)}, ${hit.key}`} onClick={() => place({ photo: hit.key })}>
+                    <button title={hit.key} aria-label={`${hit.score.toFixed(2)} ${hit.label ?? "No label"}, likeness and label of ${hit.key}`} onClick={() => place({ photo: hit.key })}>
                       <Photo media={hit.media} alt="" />
-                      <span class="large-score">{hit.score.toFixed(2)}</span>
+                      <span class="large-score">{hit.score.toFixed(2)}</span>{" "}
                       <span class="large-near-label">{hit.label ?? "No label"}</span>
                     </button>
                   </li>
