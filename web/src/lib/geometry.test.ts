@@ -37,6 +37,7 @@ describe("boxes", () => {
     const box = resizeBox([0.2, 0.2, 0.4, 0.4], -1, 1, 0.9, -0.9);
     close(box, [0.36, 0.2, 0.4, 0.24]);
     expect(box[2] - box[0]).toBeCloseTo(0.04, 9);
+    close(resizeBox([0.2, 0.2, 0.4, 0.4], 1, -1, -0.9, 0.9), [0.2, 0.36, 0.24, 0.4]);
   });
   it("stop at the photo's edge, and leave edges alone that are not held", () => {
     close(resizeBox([0.2, 0.2, 0.4, 0.4], 1, 0, 5, 5), [0.2, 0.2, 1, 0.4]);
