@@ -175,7 +175,8 @@ function Found(props: { asked: Asked; upload: Upload }) {
 }
 
 function toldOf(answer: Answer | null, busy: boolean, region: boolean): string {
-  if (!answer) return busy ? "Searching …" : "";
+  if (busy) return "Searching …";
+  if (!answer) return "";
   const among = `${answer.hits.length.toLocaleString("en")} most alike of ${plural(answer.searched, "photo")}`;
   const lacking = answer.without ? ` ${plural(answer.without, "photo has", "photos have")} no parts and could not be searched.` : "";
   return region ? `The best place of each photo: the ${among}.${lacking}` : `The ${among}. Similarity: 1 is the same photo, 0 has nothing in common.${lacking}`;
