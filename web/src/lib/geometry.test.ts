@@ -1,7 +1,7 @@
 // Boxes: from the frame to the photo and back, at the edges, in addresses, on the encoder's square.
 import { describe, expect, it } from "vitest";
 import {
-  boxBetween, boxText, fitted, isLarge, moveBox, onPhoto, parseBox, partOnPhoto, resizeBox, squareAround, toFraction, toFrame, type Box,
+  boxBetween, boxText, fitted, isLarge, moveBox, onPhoto, parseBox, partOnPhoto, resizeBox, squareAround, toFraction, toFrame, windowAround, within, type Box,
 } from "./geometry";
 
 const close = (box: readonly number[], expected: readonly number[]) =>
@@ -37,6 +37,7 @@ describe("boxes", () => {
     const box = resizeBox([0.2, 0.2, 0.4, 0.4], -1, 1, 0.9, -0.9);
     close(box, [0.36, 0.2, 0.4, 0.24]);
     expect(box[2] - box[0]).toBeCloseTo(0.04, 9);
+    close(resizeBox([0.2, 0.2, 0.4, 0.4], 1, -1, -0.9, 0.9), [0.2, 0.36, 0.24, 0.4]);
   });
   it("stop at the photo's edge, and leave edges alone that are not held", () => {
     close(resizeBox([0.2, 0.2, 0.4, 0.4], 1, 0, 5, 5), [0.2, 0.2, 1, 0.4]);
@@ -73,5 +74,17 @@ describe("the encoder's square", () => {
     close(around, [0.8, 0.4, 1, 0.8]);
     expect((around[2] - around[0]) * photo.width).toBeCloseTo((around[3] - around[1]) * photo.height, 9);
     close(squareAround([0, 0, 1, 1], photo), [0.25, 0, 0.75, 1]);
+  });
+});
+
+describe("windows", () => {
+  it("are as large as the photo allows and follow the box along the side that is cut", () => {
+    close(windowAround([0.8, 0, 1, 0.2], { width: 300, height: 100 }, 1), [2 / 3, 0, 1, 1]);
+    close(windowAround([0, 0.4, 1, 0.6], { width: 100, height: 200 }, 1), [0, 0.25, 1, 0.75]);
+    close(windowAround([0.1, 0.1, 0.2, 0.2], { width: 400, height: 300 }, 4 / 3), [0, 0, 1, 1]);
+  });
+  it("hold boxes as fractions of themselves, as far as they lie inside", () => {
+    close(within([0.25, 0.5, 0.5, 0.75], [0, 0.5, 0.5, 1]), [0.5, 0, 1, 0.5]);
+    close(within([0.2, 0.1, 0.9, 0.9], [0.4, 0, 0.8, 1]), [0, 0.1, 1, 0.9]);
   });
 });

@@ -108,8 +108,30 @@ export function squareAround(box: Box, photo: Size, margin = 0): Box {
   return [x, y, x + width, y + height];
 }
 
+/** The largest window of a shape (width through height) that lies in the photo, its middle as near the box's as can be. */
+export function windowAround(box: Box, photo: Size, ratio: number): Box {
+  const wide = photo.width / photo.height;
+  const width = Math.min(1, ratio / wide);
+  const height = Math.min(1, wide / ratio);
+  const x = clamp((box[0] + box[2] - width) / 2, 0, 1 - width);
+  const y = clamp((box[1] + box[3] - height) / 2, 0, 1 - height);
+  return [x, y, x + width, y + height];
+}
+
+/** A box of the photo as fractions of a window of it, as far as it lies in there. */
+export function within(box: Box, window: Box): Box {
+  const [x0, y0, x1, y1] = window;
+  const across = (x: number) => clamp((x - x0) / (x1 - x0), 0, 1);
+  const down = (y: number) => clamp((y - y0) / (y1 - y0), 0, 1);
+  return [across(box[0]), down(box[1]), across(box[2]), down(box[3])];
+}
+
 export const percent = (share: number): string => `${share * 100}%`;
 /** Where a box lies on an element that is exactly as large as its photo. */
 export const placed = (box: Box) => ({
   left: percent(box[0]), top: percent(box[1]), width: percent(box[2] - box[0]), height: percent(box[3] - box[1]),
+});
+/** Where a photo lies under a window that shows this part of it. */
+export const behind = ([x0, y0, x1, y1]: Box) => ({
+  width: percent(1 / (x1 - x0)), height: percent(1 / (y1 - y0)), left: percent(-x0 / (x1 - x0)), top: percent(-y0 / (y1 - y0)),
 });

@@ -1,25 +1,30 @@
-// A box of a photo, enlarged to a square with what is around it, so that nothing is stretched.
+// A box of a photo with what is around it: enlarged to a square, or as much of the photo as a shape allows. Nothing is stretched.
 import { useState } from "preact/hooks";
 import { mediaUrl, type Size as Sharp } from "../lib/api";
-import { percent, squareAround, type Box, type Size } from "../lib/geometry";
+import { behind, placed, squareAround, windowAround, within, type Box, type Size } from "../lib/geometry";
 
-export function Crop(props: { media: string; box: Box; alt: string; margin?: number; size?: Sharp; class?: string }) {
+export function Crop(props: {
+  media: string; box: Box; alt: string; size?: Sharp; class?: string;
+  /** What is shown around the box, as a share of its longer side. */
+  margin?: number;
+  /** Width through height of what is shown: then as much of the photo as it allows, the box in it. */
+  ratio?: number;
+  /** Whether the box is drawn. */
+  drawn?: boolean;
+}) {
   const [photo, setPhoto] = useState<Size | null>(null);
   const [bad, setBad] = useState(false);
   // Until its size is known the photo is laid out as if it were square, out of sight.
-  const [x0, y0, x1, y1] = squareAround(props.box, photo ?? { width: 1, height: 1 }, props.margin);
-  const style = {
-    width: percent(1 / (x1 - x0)), height: percent(1 / (y1 - y0)),
-    left: percent(-x0 / (x1 - x0)), top: percent(-y0 / (y1 - y0)),
-    visibility: photo ? "visible" : "hidden",
-  } as const;
+  const known = photo ?? { width: 1, height: 1 };
+  const shown = props.ratio === undefined ? squareAround(props.box, known, props.margin) : windowAround(props.box, known, props.ratio);
   return (
     <span class={`crop ${props.class ?? ""}`}>
       {bad ? <span class="crop-bad" role="img" aria-label={`${props.alt} (cannot be shown)`}>?</span> : (
-        <img style={style} src={mediaUrl(props.media, props.size ?? "medium")} alt={props.alt} draggable={false} decoding="async" loading="lazy"
+        <img style={{ ...behind(shown), visibility: photo ? "visible" : "hidden" }} src={mediaUrl(props.media, props.size ?? "medium")} alt={props.alt} draggable={false} decoding="async" loading="lazy"
           onLoad={(event) => setPhoto({ width: event.currentTarget.naturalWidth, height: event.currentTarget.naturalHeight })}
           onError={() => setBad(true)} />
       )}
+      {props.drawn && photo && !bad && <span class="match-box" style={placed(within(props.box, shown))} />}
     </span>
   );
 }

@@ -37,9 +37,9 @@ export function HeatMap(props: { media: string; grid: Grid; square: Box; how: Sh
 export function HeatKey(props: { how: Shading; what: string }) {
   if (props.how === "dimmed") {
     return (
-      <p class="heatkey small faint">
+      <p class="heatkey heatkey-one small faint">
         <span class="heatkey-line" aria-hidden="true" />
-        Colour is kept where {props.what}; the line is at half of the most. Dark margins were not seen by the encoder.
+        <span>Colour is kept where {props.what}; the line is at half of the most. Dark margins were not seen by the encoder.</span>
       </p>
     );
   }

@@ -1,17 +1,14 @@
 // What a search found: photos in rows of one height, best first, each with its score and the place that was found.
 import { useEffect, useRef } from "preact/hooks";
-import { clamp, placed, type Box } from "../lib/geometry";
+import { clamp, WHOLE } from "../lib/geometry";
 import { useShortcuts } from "../lib/keys";
 import { fileOf, readable, score } from "../lib/names";
 import { lastCompared, type Hit } from "../state/search";
 import { Crop } from "./Crop";
 import { SearchIcon } from "./LookIcons";
-import { Photo } from "./Photo";
 
-const WHOLE: Box = [0, 0, 1, 1];
-/** Very wide and very tall photos are cut a little in the rows; everything is shown when one looks closer. */
-const ratioOf = (hit: Hit) => clamp(hit.width / hit.height || 4 / 3, 0.6, 2.2);
-const uncut = (hit: Hit) => Math.abs(ratioOf(hit) - hit.width / hit.height) < 0.01;
+/** Very wide and very tall photos are cut a little, and all of them where the service does not tell how wide they are. */
+const ratioOf = (hit: Hit) => (hit.width && hit.height ? clamp(hit.width / hit.height, 0.6, 2.2) : 4 / 3);
 
 /** The next element in a direction, in rows of uneven width; null at the edge. */
 export function towards<T extends Element>(elements: readonly T[], from: T, key: string): T | null {
@@ -72,8 +69,7 @@ export function Matches(props: {
               aria-label={`${index + 1}: ${name}, similarity ${score(hit.score)}, ${fileOf(hit.key)}. Compare`}>
               {props.closeUps
                 ? <Crop media={hit.media} box={hit.box ?? WHOLE} alt={alt} margin={0.15} />
-                : <Photo media={hit.media} alt={alt} size="medium" />}
-              {!props.closeUps && hit.box && uncut(hit) && <span class="match-box" style={placed(hit.box)} />}
+                : <Crop media={hit.media} box={hit.box ?? WHOLE} alt={alt} ratio={ratio} drawn={Boolean(hit.box)} class="match-crop" />}
               {hit.missing && <span class="match-missing">file is gone</span>}
             </button>
             <button class="match-search" aria-label={`Search with this one: ${alt}`} title="Search with this one (S)" onClick={() => props.onSearch(hit)}><SearchIcon /></button>

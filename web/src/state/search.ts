@@ -13,8 +13,9 @@ export interface Hit {
   missing: boolean;
   /** Where the region was found, as fractions of the upright photo. */
   box?: Box | null;
-  width: number;
-  height: number;
+  /** Where the service knows them. */
+  width?: number;
+  height?: number;
 }
 export interface Answer {
   query: { key?: string | null; query?: string | null; media: string };

@@ -41,13 +41,16 @@ async function ask(label: string): Promise<Species> {
   }
 }
 
+export const lacksMixUps = (told: Species): boolean => told.nearest.length > 0 && told.nearest.every((near) => near.confused === null);
+
 export function speciesOf(label: string): Promise<Species> {
   const name = `${label}\n${counts.value.get(label) ?? 0}`;
   let found = kept.get(name);
   if (!found) {
     found = ask(label);
     kept.set(name, found);
-    found.catch(() => kept.delete(name));
+    // Mix-ups are not known until the classifier is ready: what was told without them is asked again.
+    found.then((told) => lacksMixUps(told) && kept.delete(name), () => kept.delete(name));
     if (kept.size > KEPT) kept.delete(kept.keys().next().value!);
   }
   return found;

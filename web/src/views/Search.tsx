@@ -175,7 +175,8 @@ function Found(props: { asked: Asked; upload: Upload }) {
 }
 
 function toldOf(answer: Answer | null, busy: boolean, region: boolean): string {
-  if (!answer) return busy ? "Searching …" : "";
+  if (busy) return "Searching …";
+  if (!answer) return "";
   const among = `${answer.hits.length.toLocaleString("en")} most alike of ${plural(answer.searched, "photo")}`;
   const lacking = answer.without ? ` ${plural(answer.without, "photo has", "photos have")} no parts and could not be searched.` : "";
   return region ? `The best place of each photo: the ${among}.${lacking}` : `The ${among}. Similarity: 1 is the same photo, 0 has nothing in common.${lacking}`;
@@ -296,8 +297,8 @@ function Filters(props: { asked: Asked; failed: string | null }) {
   const example = field ? `${field.name} = ${field.kind === "text" ? `"${field.values[0] ?? ""}"` : String(field.values[0] ?? 1)}` : 'key contains "2021"';
   const chosen = asked.unlabelled ? "none" : asked.label !== null ? `is ${asked.label}` : "all";
   return (
-    <form class={`filters ${unfolded || props.failed !== null ? "" : "filters-folded"}`} aria-label="Narrow the search" onSubmit={(event) => { event.preventDefault(); show({ ...asked, where: where.trim() }); }}>
-      <label class="filter">
+    <form class={`narrow ${unfolded || props.failed !== null ? "" : "narrow-folded"}`} aria-label="Narrow the search" onSubmit={(event) => { event.preventDefault(); show({ ...asked, where: where.trim() }); }}>
+      <label class="narrow-by">
         <span class="small faint">Among</span>
         <select class="field" value={chosen} onChange={(event) => {
           const value = event.currentTarget.value;
@@ -310,20 +311,20 @@ function Filters(props: { asked: Asked; failed: string | null }) {
         </select>
       </label>
       <button type="button" class="button only-narrow" aria-expanded={unfolded} onClick={() => setUnfolded(!unfolded)}>{asked.where ? "Filter set" : "Filter"}</button>
-      <label class="filter filter-wide">
+      <label class="narrow-by narrow-wide">
         <span class="small faint">Filter</span>
         <input class="field" type="search" value={where} placeholder={example} spellcheck={false} autocapitalize="off" autocomplete="off"
-          aria-invalid={props.failed !== null} aria-describedby={props.failed ? "filter-failed" : undefined}
+          aria-invalid={props.failed !== null} aria-describedby={props.failed ? "narrow-failed" : undefined}
           onInput={(event) => setWhere(event.currentTarget.value)}
           onBlur={() => where.trim() !== asked.where && show({ ...asked, where: where.trim() })} />
       </label>
-      <label class="filter">
+      <label class="narrow-by">
         <span class="small faint">Show</span>
         <select class="field" value={asked.k} onChange={(event) => show({ ...asked, k: Number(event.currentTarget.value) })}>
           {[...new Set([...COUNTS, asked.k])].sort((a, b) => a - b).map((count) => <option value={count} key={count}>{count}</option>)}
         </select>
       </label>
-      {props.failed && <p class="note note-bad small filter-failed" id="filter-failed" role="alert">{sentence(props.failed)}</p>}
+      {props.failed && <p class="note note-bad small narrow-failed" id="narrow-failed" role="alert">{sentence(props.failed)}</p>}
     </form>
   );
 }

@@ -11,7 +11,7 @@ import { BackIcon, NextIcon, PrintIcon } from "../parts/LookIcons";
 import { towards } from "../parts/Matches";
 import { Photo } from "../parts/Photo";
 import { counts, labels, library, table } from "../state/library";
-import { speciesOf, type Near, type Shown, type Species as Told } from "../state/species";
+import { lacksMixUps, speciesOf, type Near, type Shown, type Species as Told } from "../state/species";
 import "../styles/look.css";
 import "../styles/species.css";
 
@@ -135,12 +135,19 @@ function Page(props: { label: string }) {
   const count = counts.value.get(label) ?? 0;
   useEffect(() => {
     let wanted = true;
+    let later: ReturnType<typeof setTimeout>;
     setFailed(null);
-    speciesOf(label).then((found) => wanted && setTold(found), (error: unknown) => {
+    const ask = (tries: number) => speciesOf(label).then((found) => {
+      if (!wanted) return;
+      setTold(found);
+      if (lacksMixUps(found) && tries > 0) later = setTimeout(() => void ask(tries - 1), 4000);
+    }, (error: unknown) => {
       if (wanted) setFailed(error instanceof ApiError ? sentence(error.problem.detail) : String(error));
     });
+    void ask(5);
     return () => {
       wanted = false;
+      clearTimeout(later);
     };
   }, [label, count, again]);
   const names = sorted().map(([name]) => name);
