@@ -14,8 +14,9 @@ const none = "no label";
 
 export function Labelling() {
   useShortcuts([
-    { key: "Ctrl+z", what: "Undo the last labels", run: undo },
-    { key: "Ctrl+Z", what: "Do them again (Ctrl + Shift + Z)", run: redo },
+    // With Shift some systems say "Z" and some "z"; with Caps Lock it is the other way round.
+    { key: "Ctrl+z", what: "Undo the last labels", run: (event) => (event.shiftKey ? redo() : undo()) },
+    { key: "Ctrl+Z", what: "Do them again (with Shift)", run: (event) => (event.shiftKey ? redo() : undo()) },
     { key: "Ctrl+y", what: "Do them again", run: redo },
   ]);
   const count = conflicts.value.length;
