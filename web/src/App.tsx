@@ -9,7 +9,7 @@ import { isDark, theme } from "./lib/theme";
 import { forget, toasts } from "./lib/toast";
 import { Dialog } from "./parts/Dialog";
 import { Labelling } from "./parts/Labelling";
-import { load, trouble } from "./state/library";
+import { load, table, trouble } from "./state/library";
 import { Explore } from "./views/Explore";
 import { Label } from "./views/Label";
 import { Search } from "./views/Search";
@@ -56,7 +56,7 @@ export function App() {
         </div>
       </header>
       <main class="shell-main" id="main" tabIndex={-1}>
-        {trouble.value && view.value !== "train" ? <p class="empty" role="alert">{trouble.value}</p> : <Page />}
+        {trouble.value && !table.value && view.value !== "train" ? <p class="empty" role="alert">{trouble.value}</p> : <Page />}
       </main>
       <div class="toasts" role="status" aria-live="polite">
         {toasts.value.map((one) => (

@@ -4,7 +4,7 @@ import { useEffect, useRef } from "preact/hooks";
 import { useShortcuts } from "../lib/keys";
 import { tell } from "../lib/toast";
 import { canRedo, canUndo, conflicts, reached, redo, settle, undo, unsent } from "../state/labelling";
-import { table } from "../state/library";
+import { table, trouble } from "../state/library";
 import "../styles/labelbar.css";
 import { Dialog } from "./Dialog";
 import { Photo } from "./Photo";
@@ -32,7 +32,11 @@ export function Labelling() {
   return (
     <>
       <div class="labelling-state">
-        {!reached.value && <span class="labelling-pill" role="status">{unsent.value} {unsent.value === 1 ? "label waits" : "labels wait"} for the service</span>}
+        {(!reached.value || trouble.value !== null && table.value !== null) && (
+          <span class="labelling-pill" role="status">
+            {unsent.value === 0 ? "The service does not answer; trying again" : `${unsent.value} ${unsent.value === 1 ? "label waits" : "labels wait"} for the service`}
+          </span>
+        )}
         {count > 0 && <button class="button labelling-pill" onClick={() => (settling.value = true)}>{count} to settle</button>}
       </div>
       {settling.value && count > 0 && <Settle />}
