@@ -8,6 +8,7 @@ import { follow, go, view, views, type View } from "./lib/router";
 import { isDark, theme } from "./lib/theme";
 import { forget, toasts } from "./lib/toast";
 import { Dialog } from "./parts/Dialog";
+import { Icon } from "./parts/Icon";
 import { Labelling } from "./parts/Labelling";
 import { load, table, trouble } from "./state/library";
 import { Explore } from "./views/Explore";
@@ -50,9 +51,9 @@ export function App() {
           ))}
         </nav>
         <div class="shell-side">
-          <button class="button button-plain" aria-label="Shortcuts" title="Shortcuts (?)" onClick={() => (help.value = true)}>?</button>
-          <button class="button button-plain" aria-label={isDark() ? "Light theme" : "Dark theme"}
-            onClick={() => (theme.value = isDark() ? "light" : "dark")}>{isDark() ? "☀" : "☾"}</button>
+          <button class="button button-plain button-icon" aria-label="Shortcuts" title="Shortcuts (?)" onClick={() => (help.value = true)}><Icon name="keys" /></button>
+          <button class="button button-plain button-icon" aria-label={isDark() ? "Light theme" : "Dark theme"}
+            onClick={() => (theme.value = isDark() ? "light" : "dark")}><Icon name={isDark() ? "sun" : "moon"} /></button>
         </div>
       </header>
       <main class="shell-main" id="main" tabIndex={-1}>

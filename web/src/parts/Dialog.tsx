@@ -1,6 +1,7 @@
 // A modal dialog: focus stays in it, Escape closes it, focus goes back to where it was.
 import type { ComponentChildren } from "preact";
 import { useEffect, useRef } from "preact/hooks";
+import { Icon } from "./Icon";
 
 export function Dialog(props: { title: string; onClose: () => void; children: ComponentChildren }) {
   const ref = useRef<HTMLDialogElement>(null);
@@ -13,7 +14,7 @@ export function Dialog(props: { title: string; onClose: () => void; children: Co
     <dialog ref={ref} class="dialog" aria-label={props.title} onCancel={(event) => { event.preventDefault(); props.onClose(); }}>
       <div class="row spread">
         <h2>{props.title}</h2>
-        <button class="button button-plain" onClick={props.onClose} aria-label="Close">✕</button>
+        <button class="button button-plain button-icon" onClick={props.onClose} aria-label="Close"><Icon name="close" /></button>
       </div>
       {props.children}
     </dialog>

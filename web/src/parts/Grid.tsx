@@ -133,7 +133,7 @@ export function Grid(props: GridProps) {
     own.of = props.of;
     own.layout = layout;
     own.top = box.scrollTop;
-    setTop(box.scrollTop);
+    showFrom(box.scrollTop);
   }, [rows, props.of, layout.pitch, layout.columns]);
 
   // The cursor can be led from outside.
@@ -143,6 +143,11 @@ export function Grid(props: GridProps) {
     setCursor(led);
     if (led !== null) bringIntoView(placeOf(rows, led, -1));
   }, [led]);
+
+  /** Draw again only when another line comes first: in between, scrolling is the browser's alone. */
+  function showFrom(at: number): void {
+    setTop(Math.floor(at / layout.pitch) * layout.pitch);
+  }
 
   function bringIntoView(to: number): void {
     if (to >= 0) scroller.current!.scrollTop = reveal(layout, to, scroller.current!.scrollTop, room.height);
@@ -156,7 +161,7 @@ export function Grid(props: GridProps) {
       own.calm = window.setTimeout(() => setHurry(false), calmMs);
     }
     own.top = now;
-    setTop(now);
+    showFrom(now);
   }
 
   function moveTo(to: number, range: boolean): void {
@@ -348,13 +353,14 @@ class Cell extends Component<CellProps, { bad: boolean; there: boolean }> {
   override render(props: CellProps) {
     this.asked ||= !props.wait;
     const percent = props.probability === undefined ? "" : `${Math.round(props.probability * 100)} %`;
-    const told = props.kind === "guess" ? `likely ${props.text} ${percent}` : props.text ?? "";
+    // Begins with the words that are seen, in their order, so that those who speak to their browser can say them.
+    const told = [props.badge, props.text, percent].filter(Boolean).join(" ");
     return (
       <div id={props.id} role="option" class={`cell${props.current ? " cell-current" : ""}${props.chosen ? " cell-chosen" : ""}`}
         aria-selected={props.many ? props.chosen : undefined} aria-setsize={props.count} aria-posinset={props.place + 1}
-        aria-label={`${told ? `${told}, ` : ""}${props.name}${props.badge ? `, ${props.badge}` : ""}`} title={props.name} data-place={props.place}
+        aria-label={`${told ? `${told}, ` : ""}${props.kind === "guess" ? "a guess, " : ""}${props.name}`} title={props.name} data-place={props.place}
         style={{ transform: `translate(${props.x}px, ${props.y}px)`, width: `${props.width}px` }}>
-        <div class={`cell-frame${props.whole ? " cell-whole" : ""}`} style={{ height: `${props.height}px` }}>
+        <div class={`cell-frame${props.whole ? " cell-whole" : ""}`} data-file={fileName(props.name)} style={{ height: `${props.height}px` }}>
           {props.missing || this.state.bad
             ? <span class="cell-bad">{props.missing ? "File not found" : "Cannot be shown"}</span>
             : this.asked && (
@@ -363,17 +369,12 @@ class Cell extends Component<CellProps, { bad: boolean; there: boolean }> {
                 onLoad={() => this.setState({ there: true })} onError={() => this.setState({ bad: true })} />
             )}
           {props.cover !== undefined && <div class="cell-cover" aria-hidden="true">{props.cover}</div>}
-          {props.many && (
-            <span class="grid-ring" aria-hidden="true">
-              <svg viewBox="0 0 20 20" width="14" height="14"><path d="M4.5 10.5 8.3 14.2 15.5 6" fill="none" stroke="currentColor" stroke-width="2.4" stroke-linecap="round" stroke-linejoin="round" /></svg>
-            </span>
-          )}
-          {props.badge !== undefined && <span class={`cell-badge cell-badge-${props.tone ?? "plain"}`} title={props.why} aria-hidden="true">{props.badge}</span>}
-          <span class="cell-file" aria-hidden="true">{fileName(props.name)}</span>
+          {props.many && <span class="grid-ring" aria-hidden="true" />}
+          {props.badge !== undefined && <span class={`cell-badge cell-badge-${props.tone ?? "plain"}`} title={props.why} aria-hidden="true">{props.badge}</span>}{" "}
         </div>
         {props.text !== undefined && (
           <div class={`cell-words cell-${props.kind}`} aria-hidden="true">
-            <span class="cell-text">{props.text}</span>{percent && <span class="cell-percent">{percent}</span>}
+            <span class="cell-text">{props.text}</span>{" "}{percent && <span class="cell-percent">{percent}</span>}
           </div>
         )}
       </div>

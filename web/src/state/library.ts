@@ -80,7 +80,7 @@ export async function load(): Promise<void> {
   }
 }
 
-async function loadTable(): Promise<void> {
+export async function loadTable(): Promise<void> {
   const raw = await get<RawTable>("/api/v1/table");
   const chosen = new Set([...selection.value].map((row) => table.value?.keys[row]));
   const rowOf = new Map(raw.keys.map((key, row) => [key, row]));

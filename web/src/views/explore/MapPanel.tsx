@@ -1,0 +1,75 @@
+// The map with its legend; what is drawn around becomes what the grid shows and what is chosen.
+import { useEffect, useMemo, useState } from "preact/hooks";
+import { Empty } from "../../parts/Empty";
+import { Icon } from "../../parts/Icon";
+import { PhotoMap, type How } from "../../parts/Map";
+import { css } from "../../parts/palette";
+import { Progress } from "../../parts/Progress";
+import { selection, table } from "../../state/library";
+import { openPhoto } from "./FilterBar";
+import { captionOf, clusters, filtered, lasso, map, outliers, paint, paintBy, paints, place, pointed, type PaintBy } from "./state";
+
+const paintNames: Record<PaintBy, string> = {
+  label: "Label", guess: "Likely label", cluster: "Group", outlier: "Unlike all others", plain: "One colour",
+};
+
+function enclose(rows: number[], how: How): void {
+  const next = new Set(how === "new" ? [] : selection.peek());
+  for (const row of rows) {
+    if (how === "less") next.delete(row);
+    else next.add(row);
+  }
+  selection.value = next;
+  const before = lasso.peek();
+  if (how === "less") {
+    if (before) lasso.value = new Set([...before].filter((row) => !rows.includes(row)));
+  } else if (rows.length) lasso.value = new Set([...(how === "add" ? before ?? [] : []), ...rows]);
+}
+
+export function MapPanel() {
+  const columns = table.value;
+  const [legend, setLegend] = useState(innerWidth > 800);
+  useEffect(() => map.need(), [columns?.snapshot]);
+  const answer = map.value.value;
+  const places = useMemo(() => answer && { x: Float32Array.from(answer.x), y: Float32Array.from(answer.y) }, [answer]);
+  if (map.error.value && !places) {
+    return <Empty icon="map" alert title="There is no map">{map.error.value}<button class="button" onClick={map.again}>Try again</button></Empty>;
+  }
+  // A map of other photos than the table's would put names to the wrong points.
+  if (!columns || !places || answer?.snapshot !== columns.snapshot) return <div class="map-wait"><Progress working={map.working.value} what="Making the map" /></div>;
+  const busy = paintBy.value === "cluster" ? clusters : paintBy.value === "outlier" ? outliers : null;
+  return (
+    <PhotoMap name={`Map of ${columns.keys.length.toLocaleString("en")} photos`} x={places.x} y={places.y} paint={paint.value} shown={filtered.value}
+      chosen={selection} pointed={pointed} caption={captionOf} onHover={() => undefined} onOpen={(row) => openPhoto(columns.keys[row])} onEnclose={enclose}>
+      <div class="legend">
+        <div class="legend-by"><label for="legend-by">Colour</label>
+          <select class="field" id="legend-by" value={paintBy.value} onChange={(event) => place({ colour: event.currentTarget.value }, true)}>
+            {paints.map((one) => <option key={one} value={one}>{paintNames[one]}</option>)}
+          </select>
+          <button class="legend-fold" aria-expanded={legend} aria-label="Meaning of the colours" onClick={() => setLegend(!legend)}><Icon name={legend ? "down" : "up"} size={16} /></button>
+        </div>
+        {busy && !busy.value.value && (busy.error.value ? <p class="legend-note">{busy.error.value}</p> : <Progress small working={busy.working.value} what="Computing" />)}
+        {legend && paint.value.legend.length > 0 && (
+          <ul class="legend-list" aria-label={`Colours: ${paintNames[paintBy.value]}`}>
+            {paint.value.legend.map((entry) => (
+              <li key={entry.name}>
+                <button title={`Choose all ${entry.count.toLocaleString("en")}`} onClick={(event) => {
+                  const { group } = paint.value;
+                  const all: number[] = [];
+                  for (let row = 0; row < group.length; row++) if (group[row] === entry.group && (!filtered.value || filtered.value[row])) all.push(row);
+                  selection.value = new Set([...(event.shiftKey ? selection.peek() : []), ...all]);
+                }}>
+                  <span class="legend-dot" style={{ background: css(entry.colour) }} />
+                  <span class="legend-name">{entry.name}</span>
+                  <span class="legend-count">{entry.count.toLocaleString("en")}</span>
+                </button>
+              </li>
+            ))}
+          </ul>
+        )}
+        {!answer.final && <p class="legend-note" role="status">{map.working.value ? `${map.working.value.what}: a better map is being made` : "A first sketch; a better map is being made"}</p>}
+        {map.error.value && <p class="legend-note">{map.error.value}</p>}
+      </div>
+    </PhotoMap>
+  );
+}
