@@ -8,9 +8,9 @@ import { follow, go, view, views, type View } from "./lib/router";
 import { isDark, theme } from "./lib/theme";
 import { forget, toasts } from "./lib/toast";
 import { Dialog } from "./parts/Dialog";
-import { Labelling } from "./parts/Labelling";
 import { Icon } from "./parts/Icon";
-import { load, trouble } from "./state/library";
+import { Labelling } from "./parts/Labelling";
+import { load, table, trouble } from "./state/library";
 import { Explore } from "./views/Explore";
 import { Label } from "./views/Label";
 import { Search } from "./views/Search";
@@ -57,7 +57,7 @@ export function App() {
         </div>
       </header>
       <main class="shell-main" id="main" tabIndex={-1}>
-        {trouble.value && view.value !== "train" ? <p class="empty" role="alert">{trouble.value}</p> : <Page />}
+        {trouble.value && !table.value && view.value !== "train" ? <p class="empty" role="alert">{trouble.value}</p> : <Page />}
       </main>
       <div class="toasts" role="status" aria-live="polite">
         {toasts.value.map((one) => (

@@ -28,7 +28,7 @@ export function Chart(props: {
   const [width, setWidth] = useState(360);
   const [at, setAt] = useState<number | null>(null);
   useEffect(() => {
-    const watch = new ResizeObserver(() => setWidth(Math.max(200, box.current!.clientWidth)));
+    const watch = new ResizeObserver(([entry]) => setWidth(Math.max(200, Math.floor(entry!.contentRect.width))));
     watch.observe(box.current!);
     return () => watch.disconnect();
   }, []);

@@ -1,5 +1,5 @@
 // Type or pick a label for some photos: the likely ones first, by number keys, Enter, or a tap.
-import { useEffect, useId, useMemo, useRef, useState } from "preact/hooks";
+import { useEffect, useId, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import { useShortcuts } from "../lib/keys";
 import { guessesOf, guesses, useGuesses } from "../state/guesses";
 import { recent, setLabels } from "../state/labelling";
@@ -47,7 +47,8 @@ export function LabelBar(props: LabelBarProps) {
   const chosen = options[Math.min(place, options.length - 1)];
   const other = rows.filter((row) => labels.value[row] != null && labels.value[row] !== chosen).length;
 
-  useEffect(() => {
+  // At once: what is typed right after the key that opened this must not be taken for shortcuts.
+  useLayoutEffect(() => {
     if (props.focus) field.current?.focus();
   }, []);
   useEffect(() => setDoubted(null), [typed]);

@@ -4,7 +4,7 @@ import { useEffect, useRef } from "preact/hooks";
 import { useShortcuts } from "../lib/keys";
 import { tell } from "../lib/toast";
 import { canRedo, canUndo, conflicts, reached, redo, settle, undo, unsent } from "../state/labelling";
-import { table } from "../state/library";
+import { table, trouble } from "../state/library";
 import "../styles/labelbar.css";
 import { Dialog } from "./Dialog";
 import { Photo } from "./Photo";
@@ -14,8 +14,9 @@ const none = "no label";
 
 export function Labelling() {
   useShortcuts([
-    { key: "Ctrl+z", what: "Undo the last labels", run: undo },
-    { key: "Ctrl+Z", what: "Do them again (Ctrl + Shift + Z)", run: redo },
+    // With Shift some systems say "Z" and some "z"; with Caps Lock it is the other way round.
+    { key: "Ctrl+z", what: "Undo the last labels", run: (event) => (event.shiftKey ? redo() : undo()) },
+    { key: "Ctrl+Z", what: "Do them again (with Shift)", run: (event) => (event.shiftKey ? redo() : undo()) },
     { key: "Ctrl+y", what: "Do them again", run: redo },
   ]);
   const count = conflicts.value.length;
@@ -31,7 +32,11 @@ export function Labelling() {
   return (
     <>
       <div class="labelling-state">
-        {!reached.value && <span class="labelling-pill" role="status">{unsent.value} {unsent.value === 1 ? "label waits" : "labels wait"} for the service</span>}
+        {(!reached.value || trouble.value !== null && table.value !== null) && (
+          <span class="labelling-pill" role="status">
+            {unsent.value === 0 ? "The service does not answer; trying again" : `${unsent.value} ${unsent.value === 1 ? "label waits" : "labels wait"} for the service`}
+          </span>
+        )}
         {count > 0 && <button class="button labelling-pill" onClick={() => (settling.value = true)}>{count} to settle</button>}
       </div>
       {settling.value && count > 0 && <Settle />}

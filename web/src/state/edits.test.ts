@@ -202,3 +202,20 @@ describe("undo", () => {
     expect(fake.service.get("a")).toMatchObject({ label: null, version: 3 });
   });
 });
+
+it("being away is told until the service answers, not taken back by the next label", async () => {
+  const fake = new Fake("a", "b");
+  const told: boolean[] = [];
+  const around = (fake.queue as unknown as { around: { changed: (w: readonly Edit[], r: boolean) => void; pause: () => Promise<unknown> } }).around;
+  around.changed = (_, reached) => told.push(reached);
+  let again = () => {};
+  around.pause = () => new Promise<void>((done) => (again = done));
+  fake.failures = [problem(0, "unreachable")];
+  fake.want("crow", "a");
+  await fake.settled();
+  fake.want("jay", "b");
+  expect(told).toEqual([true, false, false]);
+  again();
+  await fake.settled();
+  expect(told.at(-1)).toBe(true);
+});

@@ -57,6 +57,7 @@ const later = (problem: Problem | null) => problem !== null && (problem.status =
 export class LabelQueue {
   private waiting: Edit[] = [];
   private busy = false;
+  private reached = true;
   private number = 0;
 
   constructor(private readonly around: Around) {}
@@ -78,7 +79,7 @@ export class LabelQueue {
     this.number += 1;
     const edit = { id: this.number, changes };
     this.waiting.push(edit);
-    this.around.changed(this.waiting, true);
+    this.around.changed(this.waiting, this.reached);
     void this.flush();
     return edit;
   }
@@ -91,7 +92,7 @@ export class LabelQueue {
       this.number += 1;
       this.waiting.push({ id: this.number, changes });
     }
-    this.around.changed(this.waiting, true);
+    this.around.changed(this.waiting, this.reached);
     void this.flush();
   }
 
@@ -104,7 +105,7 @@ export class LabelQueue {
       const part = edit.changes.filter((one) => one.version === undefined).slice(0, AT_ONCE);
       if (!part.length) {
         this.waiting.shift();
-        this.around.changed(this.waiting, true);
+        this.around.changed(this.waiting, this.reached);
         continue;
       }
       try {
@@ -112,15 +113,20 @@ export class LabelQueue {
           Object.fromEntries(part.map((one) => [one.key, one.after])),
           Object.fromEntries(part.map((one) => [one.key, one.expected])),
         );
+        this.reached = true;
         this.acknowledge(edit, part, answer);
         pause = 1_000;
       } catch (error) {
         const problem = error instanceof ApiError ? error.problem : null;
         if (later(problem)) {
-          this.around.changed(this.waiting, false);
+          this.reached = false;
+          this.around.changed(this.waiting, this.reached);
           await this.around.pause(pause);
           pause = Math.min(2 * pause, LONGEST_PAUSE);
-        } else if (!problem?.now || !this.collide(edit, part, problem.now)) this.refuse(edit, part, error);
+          continue;
+        }
+        this.reached = true;
+        if (!problem?.now || !this.collide(edit, part, problem.now)) this.refuse(edit, part, error);
       }
     }
     this.busy = false;
@@ -133,7 +139,7 @@ export class LabelQueue {
       if (next && next.expected === AFTER_EARLIER) next.expected = one.version;
     }
     this.around.told(part.map(({ key, after, version }) => ({ key, after, version: version! })), answer.change);
-    this.around.changed(this.waiting, true);
+    this.around.changed(this.waiting, this.reached);
   }
 
   /** Take out what others changed meanwhile; the rest is sent again. False where nothing could be taken out. */
@@ -153,7 +159,7 @@ export class LabelQueue {
       for (const each of this.waiting) each.changes = each.changes.filter((other) => other.key !== one.key || other.version !== undefined);
     }
     this.around.told(hit.map((one) => ({ key: one.key, after: now[one.key]!.label, version: now[one.key]!.version })), 0);
-    this.around.changed(this.waiting, true);
+    this.around.changed(this.waiting, this.reached);
     if (conflicts.length) this.around.conflict(conflicts);
     return hit.length > 0;
   }
@@ -164,7 +170,7 @@ export class LabelQueue {
       each.changes = each.changes.filter((one) => !keys.has(one.key) || one.version !== undefined);
     }
     this.around.takeBack(part, error);
-    this.around.changed(this.waiting, true);
+    this.around.changed(this.waiting, this.reached);
   }
 
   /** What waits for a photo behind an edit. */

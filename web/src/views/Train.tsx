@@ -23,8 +23,9 @@ export function Train() {
   }
   return (
     <div class={`train ${asked ? "train-one" : ""}`}>
+      <h1 class="hidden-text">Train</h1>
       <nav class="train-list" aria-label="Runs">
-        <h1 class="train-title">Training runs</h1>
+        <h2 class="train-title">Training runs</h2>
         {runTrouble.value && <p class="train-trouble small" role="alert">{runTrouble.value}</p>}
         <ul>
           {list.map((card) => (

@@ -23,7 +23,7 @@ export function Measures() {
           <span class="measure-name">Covered</span><strong>{percent(told.coverage)}</strong>
         </div>
       )}
-      <button class="measure measure-button" onClick={() => (open.value = true)} aria-label="How the accuracy was measured">
+      <button class="measure measure-button" onClick={() => (open.value = true)} title="How this was measured" aria-haspopup="dialog">
         <span class="measure-name">Guesses right</span>
         {accuracy
           ? <><strong>{percent(accuracy.estimate)}</strong> <span class="faint">{percent(accuracy.low).replace(" %", "")}–{percent(accuracy.high)}</span><Spark /></>

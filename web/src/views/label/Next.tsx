@@ -1,6 +1,6 @@
 // One photo after another: the one whose label helps most, with what it may be.
 import { signal } from "@preact/signals";
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import { useShortcuts } from "../../lib/keys";
 import { fileName } from "../../parts/Grid";
 import { LabelBar } from "../../parts/LabelBar";
@@ -21,7 +21,10 @@ export function Next() {
   const [naming, setNaming] = useState(false);
   useEffect(() => void fill(), [table.value?.snapshot]);
   // Somebody else may have labelled it meanwhile; the one that is just undone is open again.
-  const row = queue.value.find((one) => labels.value[one] == null);
+  // While one types the photo stays, whatever others do.
+  const pinned = useRef<number | null>(null);
+  const row = naming && pinned.current !== null ? pinned.current : queue.value.find((one) => labels.value[one] == null);
+  pinned.current = row ?? null;
   const choices = row === undefined ? [] : choicesOf(row);
 
   function move(label: string | null) {

@@ -25,7 +25,7 @@ export function Run({ run }: { run: string }) {
             {told.ending && (
               <div class="row">
                 <a class="button" href={`/media/runs/${run}/report`} target="_blank" rel="noopener"><IconOpen />Open the report</a>
-                <a class="button" href={`/media/runs/${run}/report?download=true`} download="report.html"><IconDownload />Keep it</a>
+                <a class="button" href={`/media/runs/${run}/report?download=true`} download="report.html"><IconDownload />Download</a>
               </div>
             )}
           </header>
