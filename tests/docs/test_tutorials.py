@@ -19,8 +19,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
-from glob import glob
-from itertools import groupby, pairwise
+from itertools import chain, groupby, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -169,7 +168,8 @@ def _execute(line: str, adds: list[str], run, script) -> str:
         assert done.returncode == 0, f"{line}\n{done.stderr}"
         return done.stdout
     # Names with a star stand for what there is, as in a shell.
-    words = [name for word in words for name in (sorted(glob(word)) or [word])]
+    starred = [sorted(map(str, Path().glob(word))) if "*" in word else [word] for word in words]
+    words = list(chain.from_iterable(starred))
     code, out, err = run(*words[1:], *adds)
     assert code == 0, f"{line}\n{err}"
     for path in written(words):
