@@ -9,10 +9,11 @@ from PIL import Image
 
 from fieldmark.app.decoders import Decoders, Lane, Rate, Wish
 from fieldmark.app.problems import HttpProblem
+from fieldmark.data import sandbox
 from fieldmark.data.catalog import Location
 from fieldmark.data.decode import Limits
 from fieldmark.data.stream import prepare
-from fieldmark.errors import PhotoError
+from fieldmark.errors import FieldmarkError, PhotoError
 
 FAKE = """
 import os, signal, time
@@ -173,3 +174,17 @@ def test_a_pause_does_not_make_it_look_slow():
         rate._at -= 0.1
         rate.count()
     assert rate.seconds(20) in (2, 3)
+
+
+def test_a_worker_that_talks_nonsense_is_replaced(fake, monkeypatch):
+    decoders = fake()
+    real = sandbox.unpack
+
+    def nonsense(parts, payload):
+        monkeypatch.setattr(sandbox, "unpack", real)
+        raise ValueError("cannot reshape")
+
+    monkeypatch.setattr(sandbox, "unpack", nonsense)
+    with pytest.raises(FieldmarkError, match="did not answer"):
+        decoders.submit(Wish(PHOTOS["png"], LOOK)).result(30)
+    assert decoders.submit(Wish(PHOTOS["png"], LOOK)).result(30).derived.look is not None

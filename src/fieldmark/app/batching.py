@@ -110,6 +110,12 @@ class Batcher:
         while taken := self._take():
             try:
                 self._do(taken)
+            except Exception:
+                # The thread lives on: others wait.
+                _log.exception("a batch was lost")
+                for asked in taken:
+                    if not asked.answer.done():
+                        asked.answer.set_exception(FieldmarkError("the encoder failed."))
             finally:
                 with self._wake:
                     self._free += 1

@@ -6,6 +6,7 @@ nobody has asked for yet.
 """
 
 import itertools
+import logging
 import math
 import tempfile
 import threading
@@ -26,6 +27,7 @@ from fieldmark.errors import FieldmarkError, PhotoError
 _AT_ONCE = 4
 """Jobs that a worker is given at a time: the next is there when one is done."""
 _NICE = 5
+_log = logging.getLogger("fieldmark.app")
 
 
 class Lane(IntEnum):
@@ -176,6 +178,10 @@ class Decoders:
                 future.set_exception(FieldmarkError(f"photos cannot be decoded: {error}"))
             futures.clear()
             time.sleep(0.5)
+        except Exception as error:
+            # A worker that a photo has taken over may say anything; it is not asked again.
+            _log.warning("a decoder's answer made no sense: %s", type(error).__name__)
+            pool.close()
         finally:
             for _, future in futures.values():
                 future.set_exception(FieldmarkError("the decoder did not answer."))
