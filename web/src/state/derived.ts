@@ -15,6 +15,8 @@ export interface Derived<T> {
 }
 
 const laterMs = 2500;
+/** Photos that keep changing are not asked about without a pause. */
+const goneMs = 500;
 
 /** `final` tells answers that will not become better; others are shown and asked for again. */
 export function derived<T>(path: string, final: (answer: T) => boolean = () => true): Derived<T> {
@@ -46,8 +48,10 @@ export function derived<T>(path: string, final: (answer: T) => boolean = () => t
       working.value = null;
       asked = "";
       // The photos changed meanwhile: with the newer table the effect below asks again.
-      if (problem instanceof ApiError && problem.code === "snapshot_gone") await loadTable();
-      else error.value = problem instanceof ApiError ? problem.problem.detail : String(problem);
+      if (problem instanceof ApiError && problem.code === "snapshot_gone") {
+        await new Promise((resolve) => setTimeout(resolve, goneMs));
+        await loadTable();
+      } else error.value = problem instanceof ApiError ? problem.problem.detail : String(problem);
     }
   }
   let wanted = false;

@@ -41,7 +41,7 @@ export function Clusters() {
       {ranked.length === 0 && <Empty icon="clusters" title="No group has a photo that the filter leaves" />}
       {merges.length > 0 && (
         <section class="groups-merges" aria-labelledby="merges-title">
-          <h3 id="merges-title">Perhaps one kind</h3>
+          <h2 id="merges-title">Perhaps one kind</h2>
           <ul>
             {merges.slice(0, more ? undefined : fewMerges).map(({ first, second, cosine }) => (
               <li key={`${first}-${second}`}>
