@@ -237,6 +237,7 @@ def test_what_cannot_be_read_leaves_a_poorer_card(place, client, text):
 def test_numbers_that_json_lacks_become_none(place, client):
     log = make_run(place / "cars", steps=0) / "metrics.jsonl"
     log.write_text('{"kind": "train", "step": 1, "epoch": NaN, "loss": Infinity}\nnot json\n')
+    assert runfolder.metrics(log.parent, 0).lines[0]["loss"] is None
     lines = client.get(f"/api/v1/runs/{only(client)['run']}/metrics").json()["lines"]
     assert lines == [
         {"kind": "train", "step": 1, "epoch": None, "loss": None},

@@ -52,13 +52,10 @@ def is_held(run: Path) -> bool:
     Asks by taking a shared lock for an instant, so it also knows of processes in other containers
     and does not mind a file that a killed process left. False where the system has no locks.
     """
-    path = run.resolve() / _LOCK
-    if path in _held:
-        return True
     if fcntl is None:
         return False
     try:
-        with path.open("rb") as file:
+        with (run / _LOCK).open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
