@@ -41,7 +41,7 @@ export function Train() {
           ))}
         </ul>
       </nav>
-      <div class="train-main">{shown && <Run key={shown} run={shown} />}</div>
+      <div class="train-main" role="region" aria-label="The run" tabIndex={0}>{shown && <Run key={shown} run={shown} />}</div>
     </div>
   );
 }
