@@ -78,10 +78,10 @@ class Watched:
 
 @pytest.fixture
 def open_page(browser):
-    """Open a page: ``open_page(url, dark=…, phone=…)``."""
+    """Open a page: ``open_page(url, dark=…, phone=…, deaf=…)``; a deaf one hears of nobody's labels."""
     opened = []
 
-    def make(url, *, dark=False, phone=False):
+    def make(url, *, dark=False, phone=False, deaf=False):
         context = browser.new_context(
             viewport=PHONE if phone else LAPTOP,
             device_scale_factor=2 if phone else 1,
@@ -93,6 +93,8 @@ def open_page(browser):
         watched = Watched(page)
         opened.append((context, watched))
         page.set_default_timeout(15_000)
+        if deaf:
+            page.route("**/labels/changes*", lambda route: route.abort())
         page.goto(url)
         return page
 
