@@ -2,39 +2,46 @@
 
 In a page
 
-- ```` ```sh ```` blocks are commands: ``fieldmark`` runs in this process, anything else in a shell;
-- a ```` ```python name.py ```` block is a file that the reader saves;
+- ```` ```sh ```` blocks are commands: ``fieldmark`` runs in this process, and so do Python files that call its
+  command line; anything else in a shell;
+- a ```` ```python name.py ```` block (or csv, or toml) is a file that the reader saves;
 - a ```` ```text ```` block is what the block above prints, numbers and species aside; ``…`` stands for any
   lines, or for any end of one;
-- ``<!-- test adds: OPTIONS -->`` above a block is added to its (only) command, to make it small. It can say
-  nothing else, so every printed word is executed.
+- ``<!-- test adds: OPTIONS -->`` above a block is added to its (only) command, to make it small, before
+  ``||`` where it has that. It can say nothing else, so every printed word is executed;
+- ``<!-- screenshot: NAME -->`` is where a picture belongs.
 """
 
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
-from itertools import groupby, pairwise
+from itertools import chain, groupby, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+from fieldmark.methods import METHODS
+
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = ("tutorial-biologist", "tutorial-catalogue")
+PAGES = ("tutorial-biologist", "tutorial-catalogue", "tutorial-researcher")
 _BLOCK = re.compile(
     r"(?:^<!-- test adds: (?P<adds>[^\n]*?) -->\n)?"
-    r"^```(?P<kind>sh|python|csv|text)(?: (?P<name>[^\n]+))?\n(?P<body>.*?)^```$",
+    r"^```(?P<kind>sh|python|csv|toml|text)(?: (?P<name>[^\n]+))?\n(?P<body>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
+_SCREENSHOT = re.compile(r"^<!-- screenshot: [a-z]+ -->$", re.MULTILINE)
 _WRITES = ("--out", "--sheet", "--save", "--folders", "--onnx")
 _MASKS = (
     (r"\b\d\d-[a-z]+-[a-z]+-[a-z]+\b", "SPECIES"),
     (r"\b[0-9a-f]{12}\b", "IDENTITY"),
     (r"\b[a-z]*\d+([.,]\d+)*\b", "#"),
-    (r"-(?=#)", ""),
+    (r"[-+−](?=#)", ""),
+    (r" ± #", ""),
     (r"# (kB|MB|KiB|MiB)\b", "SIZE"),
     (r"\b(start|trained)\b", "ENCODER"),
     (r"# \w+(, # \w+)*\.$", "# of each."),
@@ -99,16 +106,46 @@ def shell(tmp_path, monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
 
 
+@pytest.fixture
+def script(monkeypatch, capsys):
+    """Run a Python file with arguments as ``python`` would; returns what the fixture run does."""
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", list(words))
+        # What the file registers, commands that are not called through it do not know.
+        known = dict(METHODS)
+        try:
+            runpy.run_path(words[0], run_name="__main__")
+            code = 0
+        except SystemExit as end:
+            code = end.code or 0
+        finally:
+            METHODS.clear()
+            METHODS.update(known)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+@pytest.fixture
+def short_trials(monkeypatch):
+    """A prediction of the time that a benchmark takes is not what is tested here."""
+    monkeypatch.setattr("fieldmark.workflows.bench._TRIAL_SECONDS", 0.1)
+
+
+@pytest.mark.usefixtures("short_trials")
 @pytest.mark.parametrize("name", PAGES)
-def test_the_tutorial_runs_and_prints_what_it_shows(name, run, shell):
+def test_the_tutorial_runs_and_prints_what_it_shows(name, run, script, shell):
     page = (DOCS / f"{name}.md").read_text(encoding="utf-8")
     found = blocks(page)
     # Nothing that looks like a block, or like a word to the test, may be passed over.
     assert len(re.findall(r"^```", page, re.MULTILINE)) == 2 * len(found)
-    assert page.count("<!--") == sum(bool(block.adds) for block in found)
+    words = sum(bool(block.adds) for block in found) + len(_SCREENSHOT.findall(page))
+    assert page.count("<!--") == words
     printed = ""
     for block in found:
-        if block.kind in ("python", "csv"):
+        if block.kind in ("python", "csv", "toml"):
             Path(block.name).write_text(block.body, encoding="utf-8")
         elif block.kind == "text":
             assert agrees(masked(block.body), masked(printed)), (
@@ -117,15 +154,22 @@ def test_the_tutorial_runs_and_prints_what_it_shows(name, run, shell):
         else:
             lines = commands(block)
             assert not block.adds or len(lines) == 1, lines
-            printed = "".join(_execute(line, block.adds, run) for line in lines)
+            printed = "".join(_execute(line, block.adds, run, script) for line in lines)
 
 
-def _execute(line: str, adds: list[str], run) -> str:
+def _execute(line: str, adds: list[str], run, script) -> str:
     words = shlex.split(line, comments=True)
-    if words[0] != "fieldmark":
+    if words[0] == "python" and "fieldmark.cli" in Path(words[1]).read_text(encoding="utf-8"):
+        run = script
+    elif words[0] != "fieldmark":
+        first, bars, rest = line.partition(" || ")
+        line = f"{first} {shlex.join(adds)}{bars}{rest}"
         done = subprocess.run(line, shell=True, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{line}\n{done.stderr}"
         return done.stdout
+    # Names with a star stand for what there is, as in a shell.
+    starred = [sorted(map(str, Path().glob(word))) if "*" in word else [word] for word in words]
+    words = list(chain.from_iterable(starred))
     code, out, err = run(*words[1:], *adds)
     assert code == 0, f"{line}\n{err}"
     for path in written(words):
@@ -141,3 +185,18 @@ def test_what_a_page_shows_must_be_printed():
     assert not agrees(masked("360 pictures\n…\n"), printed)
     assert not agrees(masked("360 photos\n"), printed)
     assert not agrees(masked("360 photos\n…\nand more\n"), printed)
+
+
+def test_what_a_file_registers_is_known_only_while_it_runs(script, tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "import sys\n"
+        "from fieldmark.methods import METHODS\n"
+        "METHODS['mine'] = METHODS['simclr']\n"
+        "print(sys.argv[1], 'mine' in METHODS)\n"
+        "sys.exit(3)\n",
+        encoding="utf-8",
+    )
+    code, out, _ = script(str(file), "told")
+    assert (code, out) == (3, "told True\n")
+    assert "mine" not in METHODS
