@@ -185,3 +185,18 @@ def test_what_a_page_shows_must_be_printed():
     assert not agrees(masked("360 pictures\n…\n"), printed)
     assert not agrees(masked("360 photos\n"), printed)
     assert not agrees(masked("360 photos\n…\nand more\n"), printed)
+
+
+def test_what_a_file_registers_is_known_only_while_it_runs(script, tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "import sys\n"
+        "from fieldmark.methods import METHODS\n"
+        "METHODS['mine'] = METHODS['simclr']\n"
+        "print(sys.argv[1], 'mine' in METHODS)\n"
+        "sys.exit(3)\n",
+        encoding="utf-8",
+    )
+    code, out, _ = script(str(file), "told")
+    assert (code, out) == (3, "told True\n")
+    assert "mine" not in METHODS
