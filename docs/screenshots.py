@@ -2,7 +2,7 @@
 
     python docs/screenshots.py [NAME ...] [--work build/screenshots]
 
-It draws 800 photos of ten species, trains on them without labels, indexes and labels them in the work folder
+It draws 1,280 photos of eight species, trains on them without labels, indexes and labels them in the work folder
 (seven minutes on one core, once: a later call takes what is there), starts ``fieldmark serve`` on a copy and
 looks at it with Chromium. With names only those pictures are made again.
 
@@ -15,6 +15,7 @@ processor (as trained numbers do), the version of Chromium and the fonts.
 import argparse
 import csv
 import json
+import math
 import os
 import random
 import shutil
@@ -33,11 +34,9 @@ from urllib.parse import quote
 from PIL import Image
 
 HERE = Path(__file__).parent
-SPECIES, EACH, SIDE, EPOCHS = 10, 80, 288, 80
+SPECIES, EACH, SIDE, EPOCHS = 8, 160, 288, 110
 LABELLED = 0.3
 """Share of photos that have a label when the page is opened."""
-WRONG = 0.04
-"""Share of labels that are slips."""
 QUALITY = 80
 
 
@@ -49,7 +48,7 @@ class Size(NamedTuple):
     scale: float = 1.5
 
 
-LAPTOP, TALL, PHONE = Size(1280, 800), Size(1280, 1180), Size(390, 844, 1.5)
+LAPTOP, TALL, PHONE = Size(1280, 800), Size(1280, 1720, 1.2), Size(390, 844)
 
 
 def prepare(work: Path) -> Path:
@@ -62,11 +61,8 @@ def prepare(work: Path) -> Path:
     for photo in birds.glob("images/*/*.jpg"):
         if not (photos / photo.name).exists():
             shutil.copy(photo, photos)
-    fieldmark(
-        *("train", birds / "images", "--recipe", "demo", "--epochs", EPOCHS),
-        *("--set", "train.precision=fp32", "--set", "train.tensorboard=false"),
-        *("--probe", birds / "split.csv", "--out", work / "runs" / "birds"),
-    )
+    if not (work / "runs" / "birds" / "result.json").exists():
+        _train(birds, work / "runs" / "birds")
     index = work / "birds.index"
     if not index.exists():
         fresh = work / "unlabelled.index"
@@ -80,18 +76,22 @@ def prepare(work: Path) -> Path:
     return work
 
 
+def _train(birds: Path, run: Path) -> None:
+    fieldmark(
+        *("train", birds / "images", "--recipe", "demo", "--epochs", EPOCHS),
+        *("--set", "train.precision=fp32", "--set", "train.tensorboard=false"),
+        *("--probe", birds / "split.csv", "--out", run),
+    )
+
+
 def _labels(birds: Path) -> dict[str, str]:
-    """What Ida has labelled: a part of the photos, none of the last species, with some slips."""
+    """What Ida has labelled: a part of the photos, none of the last species."""
     with (birds / "split.csv").open() as file:
         of = {Path(row["path"]).name: row["class"] for row in csv.DictReader(file)}
     names = sorted(set(of.values()))
     known = [photo for photo in sorted(of) if of[photo] != names[-1]]
-    dice = random.Random(1)
-    chosen = dice.sample(known, round(LABELLED * len(of)))
-    slips = set(dice.sample(chosen, round(WRONG * len(chosen))))
-    return {
-        photo: written(dice.choice(names[:-1]) if photo in slips else of[photo]) for photo in chosen
-    }
+    chosen = random.Random(1).sample(known, round(LABELLED * len(of)))
+    return {photo: written(of[photo]) for photo in chosen}
 
 
 def written(species: str) -> str:
@@ -212,19 +212,31 @@ def explore(studio: Studio) -> Image.Image:
     field = page.locator(".map-field").bounding_box()
     x, y, radius = _thick(places, told["guess"], len(told["classes"]))
     scale = 0.94 * min(field["width"], field["height"])  # As `wholeMap` of the page has it.
-    left = field["x"] + field["width"] / 2 + (x - 0.5) * scale
-    top = field["y"] + field["height"] / 2 + (y - 0.5) * scale
-    shape = ((1, 0), (0.8, 0.55), (0.35, 0.95), (-0.3, 0.9), (-0.85, 0.6), (-1.05, 0))
-    shape += ((-0.8, -0.6), (-0.25, -1), (0.4, -0.9), (0.85, -0.5))
-    for number, (dx, dy) in enumerate(shape):
-        page.mouse.move(left + dx * radius * scale, top + dy * radius * scale, steps=6)
+
+    def on_screen(x: float, y: float) -> tuple[float, float]:
+        return (
+            field["x"] + field["width"] / 2 + (x - 0.5) * scale,
+            field["y"] + field["height"] / 2 + (y - 0.5) * scale,
+        )
+
+    points = [on_screen(*place) for place in zip(places["x"], places["y"], strict=True)]
+    line = [on_screen(x + dx * radius, y + dy * radius) for dx, dy in _AROUND]
+    # Begun where no point is: the card of a photo would stay over the map.
+    free = [min(math.dist(corner, point) for point in points) for corner in line]
+    begin = free.index(max(free))
+    for number, corner in enumerate(line[begin:] + line[:begin]):
+        page.mouse.move(*corner, steps=6 if number else 1)
         if number == 0:
             page.mouse.down()
     return picture(page)
 
 
+_AROUND = ((1, 0), (0.8, 0.55), (0.35, 0.95), (-0.3, 0.9), (-0.85, 0.6))
+_AROUND += ((-1.05, 0), (-0.8, -0.6), (-0.25, -1), (0.4, -0.9), (0.85, -0.5))
+
+
 def _thick(places: Any, guess: list[int], count: int) -> tuple[float, float, float]:
-    """Middle and radius of the group that lies closest together on the map."""
+    """Middle and radius of the group that lies closest together, beside the map's legend."""
     best = (0.5, 0.5, 0.2)
     closest = 2.0
     for one in range(count):
@@ -233,12 +245,10 @@ def _thick(places: Any, guess: list[int], count: int) -> tuple[float, float, flo
             continue
         x = statistics.median(places["x"][row] for row in rows)
         y = statistics.median(places["y"][row] for row in rows)
-        far = sorted(
-            ((places["x"][r] - x) ** 2 + (places["y"][r] - y) ** 2) ** 0.5 for r in rows
-        )
-        radius = far[round(0.7 * len(far))]
-        if radius < closest:
-            closest, best = radius, (x, y, radius * 1.15)
+        far = sorted(math.dist((places["x"][row], places["y"][row]), (x, y)) for row in rows)
+        radius = 1.15 * far[round(0.7 * len(far))]
+        if radius < closest and not (x - radius < 0.4 and y + radius > 0.6):
+            closest, best = radius, (x, y, radius)
     return best
 
 
@@ -278,18 +288,38 @@ def _wing(studio: Studio) -> tuple[str, list[float]]:
 
 def _around(row: Mapping[str, str], part: str) -> list[float]:
     """Corners of a mark with what is around it, as fractions of the photo."""
-    x0, y0, x1, y1 = (float(row[f"{part}_mark_{edge}"]) / SIDE for edge in ("x_1", "y_1", "x_2", "y_2"))
+    x0, y0, x1, y1 = (
+        float(row[f"{part}_mark_{edge}"]) / SIDE for edge in ("x_1", "y_1", "x_2", "y_2")
+    )
     x, y, half = (x0 + x1) / 2, (y0 + y1) / 2, max(x1 - x0, y1 - y0, 0.14) * 0.65
     return [max(0.0, x - half), max(0.0, y - half), min(1.0, x + half), min(1.0, y + half)]
 
 
 def compare(studio: Studio) -> Image.Image:
     """Two photos of one species: what makes them alike, and a part that both have."""
-    key = studio.get("/api/v1/table")["keys"][12]
-    hits = studio.ask("/api/v1/search", {"key": key, "k": 9})["hits"]
-    page = studio.open(f"/search?key={key}&with={hits[2]['key']}")
+    first, second = _alike(studio)
+    page = studio.open(f"/search?key={first}&with={second}")
     page.locator(".shared-part").first.hover()
     return picture(page)
+
+
+def _alike(studio: Studio) -> tuple[str, str]:
+    """The pair, of a few, that has most parts in common."""
+    table = studio.get("/api/v1/table")
+    of = {
+        key: label for key, label in zip(table["keys"], table["label"], strict=True) if label >= 0
+    }
+    best, most = ("", ""), -1.0
+    for key in list(of)[:: len(of) // 8]:
+        question = {"key": key, "k": 6, "where": "label is not null"}
+        hits = [hit["key"] for hit in studio.ask("/api/v1/search", question)["hits"]]
+        for other in [hit for hit in hits if hit != key and of[hit] == of[key]][:1]:
+            pair = {"first": {"key": key}, "second": {"key": other}}
+            why = studio.ask("/api/v1/explain/pair", pair)
+            worth = len(why["matches"]) + sum(match["adds"] for match in why["matches"])
+            if why["believable"] and worth > most:
+                best, most = (key, other), worth
+    return best
 
 
 def label(studio: Studio) -> Image.Image:
@@ -319,7 +349,6 @@ def species(studio: Studio) -> Image.Image:
     name = _told_apart(studio)
     page = studio.open(f"/species?label={quote(name[0])}&vs={quote(name[1])}", TALL)
     page.locator(".mark-card img").nth(3).wait_for()
-    page.locator(".page-marks").evaluate("part => scrollBy(0, part.getBoundingClientRect().top - 560)")
     return picture(page)
 
 
@@ -363,7 +392,9 @@ PICTURES: dict[str, Callable[[Studio], Image.Image]] = {
 
 
 def main() -> int:
-    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    words = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     words.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(PICTURES)}")
     words.add_argument("--work", type=Path, default=HERE.parent / "build" / "screenshots")
     words.add_argument("--out", type=Path, default=HERE / "pictures")
