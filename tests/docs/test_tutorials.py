@@ -19,6 +19,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from itertools import chain, groupby, pairwise
@@ -28,7 +29,7 @@ from typing import NamedTuple
 import pytest
 
 from fieldmark.methods import METHODS
-from serving import Running
+from serving import Running, wait_for
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = ("tutorial-biologist", "tutorial-catalogue", "tutorial-researcher")
@@ -148,9 +149,15 @@ class Services:
     def start(self, words):
         self.stop()
         self._running = Running(*words).start()
-        for path in ("/", "/readyz"):
-            with urllib.request.urlopen(self._running.url + path, timeout=30) as answer:
-                assert answer.status == 200
+        urllib.request.urlopen(self._running.url, timeout=30).close()
+        wait_for(self._ready, 30)
+
+    def _ready(self):
+        try:
+            return self._running.get("/readyz")
+        except urllib.error.HTTPError as error:
+            print(error.read().decode())
+            return False
 
     def stop(self):
         if self._running is not None:
