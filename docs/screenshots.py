@@ -54,9 +54,9 @@ LAPTOP, TALL, PHONE = Size(1280, 800), Size(1280, 1720, 1.2), Size(390, 844)
 def prepare(work: Path) -> Path:
     """A folder with photos, a run and an index; what is there is kept."""
     birds, photos = work / "birds", work / "photos"
-    fieldmark(
-        "sample", birds, "--species", SPECIES, "--per-species", EACH, "--size", SIDE, "--seed", 0
-    )
+    if not (birds / "split.csv").exists():  # Written last.
+        drawn = ("--species", SPECIES, "--per-species", EACH, "--size", SIDE, "--seed", 0)
+        fieldmark("sample", birds, *drawn)
     photos.mkdir(exist_ok=True)
     for photo in birds.glob("images/*/*.jpg"):
         if not (photos / photo.name).exists():

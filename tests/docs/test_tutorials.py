@@ -8,8 +8,7 @@ In a page
 - a ```` ```text ```` block is what the block above prints, numbers and species aside; ``…`` stands for any
   lines, or for any end of one;
 - ``<!-- test adds: OPTIONS -->`` above a block is added to its (only) command, to make it small, before
-  ``||`` where it has that. It can say nothing else, so every printed word is executed;
-- ``<!-- screenshot: NAME -->`` is where a picture belongs.
+  ``||`` where it has that. It can say nothing else, so every printed word is executed.
 """
 
 import os
@@ -38,7 +37,6 @@ _BLOCK = re.compile(
     r"^```(?P<kind>sh|python|csv|toml|text)(?: (?P<name>[^\n]+))?\n(?P<body>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
-_SCREENSHOT = re.compile(r"^<!-- screenshot: [a-z]+ -->$", re.MULTILINE)
 _ADDRESS = "127.0.0.1:8000"
 """Where a service listens on the pages."""
 _WRITES = ("--out", "--sheet", "--save", "--folders", "--onnx")
@@ -188,8 +186,7 @@ def test_the_tutorial_runs_and_prints_what_it_shows(name, run, script, shell, se
     found = blocks(page)
     # Nothing that looks like a block, or like a word to the test, may be passed over.
     assert len(re.findall(r"^```", page, re.MULTILINE)) == 2 * len(found)
-    words = sum(bool(block.adds) for block in found) + len(_SCREENSHOT.findall(page))
-    assert page.count("<!--") == words
+    assert page.count("<!--") == sum(bool(block.adds) for block in found)
     printed = ""
     for block in found:
         if block.kind in ("python", "csv", "toml"):
