@@ -15,11 +15,9 @@ processor (as trained numbers do), the version of Chromium and the fonts.
 import argparse
 import csv
 import json
-import math
 import os
 import random
 import shutil
-import statistics
 import subprocess
 import sys
 import time
@@ -31,6 +29,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+import numpy as np
 from PIL import Image
 
 HERE = Path(__file__).parent
@@ -85,12 +84,10 @@ def _train(birds: Path, run: Path) -> None:
 
 
 def _labels(birds: Path) -> dict[str, str]:
-    """What Ida has labelled: a part of the photos, none of the last species."""
+    """What Ida has labelled: a part of the photos."""
     with (birds / "split.csv").open() as file:
         of = {Path(row["path"]).name: row["class"] for row in csv.DictReader(file)}
-    names = sorted(set(of.values()))
-    known = [photo for photo in sorted(of) if of[photo] != names[-1]]
-    chosen = random.Random(1).sample(known, round(LABELLED * len(of)))
+    chosen = random.Random(1).sample(sorted(of), round(LABELLED * len(of)))
     return {photo: written(of[photo]) for photo in chosen}
 
 
@@ -205,25 +202,20 @@ def side_by_side(shots: list[Image.Image], gap: int = 36) -> Image.Image:
 
 def explore(studio: Studio) -> Image.Image:
     """A line is being drawn around a group on the map."""
-    places, told = studio.get("/api/v1/map"), studio.get("/api/v1/guesses")
+    told, guesses = studio.get("/api/v1/map"), studio.get("/api/v1/guesses")
     page = studio.open("/explore?colour=guess")
     page.get_by_role("listbox", name="Photos").get_by_text("%").first.wait_for()
     page.get_by_role("button", name="Draw around photos").click()
-    field = page.locator(".map-field").bounding_box()
-    x, y, radius = _thick(places, told["guess"], len(told["classes"]))
+    field, legend = (page.locator(one).bounding_box() for one in (".map-field", ".legend"))
     scale = 0.94 * min(field["width"], field["height"])  # As `wholeMap` of the page has it.
-
-    def on_screen(x: float, y: float) -> tuple[float, float]:
-        return (
-            field["x"] + field["width"] / 2 + (x - 0.5) * scale,
-            field["y"] + field["height"] / 2 + (y - 0.5) * scale,
-        )
-
-    points = [on_screen(*place) for place in zip(places["x"], places["y"], strict=True)]
-    line = [on_screen(x + dx * radius, y + dy * radius) for dx, dy in _AROUND]
+    middle = [field["x"] + field["width"] / 2, field["y"] + field["height"] / 2]
+    points = np.array([told["x"], told["y"]]).T * scale + middle - scale / 2
+    room = (field["x"] + 70, field["y"] + 10, legend["x"] + legend["width"] + 10, legend["y"] - 10)
+    x, y, radius = _group(points, np.array(guesses["guess"]), room, 0.16 * scale)
+    line = [(x + dx * radius, y + dy * radius) for dx, dy in _AROUND]
     # Begun where no point is: the card of a photo would stay over the map.
-    free = [min(math.dist(corner, point) for point in points) for corner in line]
-    begin = free.index(max(free))
+    free = [np.linalg.norm(points - corner, axis=1).min() for corner in line]
+    begin = int(np.argmax(free))
     for number, corner in enumerate(line[begin:] + line[:begin]):
         page.mouse.move(*corner, steps=6 if number else 1)
         if number == 0:
@@ -235,20 +227,26 @@ _AROUND = ((1, 0), (0.8, 0.55), (0.35, 0.95), (-0.3, 0.9), (-0.85, 0.6))
 _AROUND += ((-1.05, 0), (-0.8, -0.6), (-0.25, -1), (0.4, -0.9), (0.85, -0.5))
 
 
-def _thick(places: Any, guess: list[int], count: int) -> tuple[float, float, float]:
-    """Middle and radius of the group that lies closest together, beside the map's legend."""
-    best = (0.5, 0.5, 0.2)
-    closest = 2.0
-    for one in range(count):
-        rows = [row for row, found in enumerate(guess) if found == one]
-        if len(rows) < 20:
+def _group(points: Any, guess: Any, room: tuple[float, ...], radius: float) -> Any:
+    """A place on the screen with many points of one kind and few of others around it.
+
+    Args:
+        points: In pixels.
+        guess: Kind of each.
+        room: Left and upper edge of the map, and right and upper edge of the legend in its lower left corner.
+        radius: In pixels.
+    """
+    left, top, legend_right, legend_top = room
+    best, most = (*points[0], radius), -len(points)
+    for point in points:
+        x, y = point
+        beside_legend = x - radius > legend_right or y + radius < legend_top
+        if x - radius < left or y - radius < top or not beside_legend:
             continue
-        x = statistics.median(places["x"][row] for row in rows)
-        y = statistics.median(places["y"][row] for row in rows)
-        far = sorted(math.dist((places["x"][row], places["y"][row]), (x, y)) for row in rows)
-        radius = 1.15 * far[round(0.7 * len(far))]
-        if radius < closest and not (x - radius < 0.4 and y + radius > 0.6):
-            closest, best = radius, (x, y, radius)
+        inside = guess[np.linalg.norm(points - point, axis=1) < radius]
+        same = int(np.bincount(inside[inside >= 0], minlength=1).max())
+        if same - 3 * (len(inside) - same) > most:
+            best, most = (x, y, radius), same - 3 * (len(inside) - same)
     return best
 
 
@@ -366,9 +364,17 @@ def _told_apart(studio: Studio) -> tuple[str, str]:
 
 
 def train(studio: Studio) -> Image.Image:
-    """A run with its verdict and curves."""
-    page = studio.open("/train", TALL)
+    """A run with its verdict, start beside trained."""
+    page = studio.open("/train")
     page.get_by_role("link", name="Open the report").wait_for()
+    return picture(page)
+
+
+def curves(studio: Studio) -> Image.Image:
+    """The same run's curves, dark."""
+    page = studio.open("/train", dark=True)
+    heading = page.get_by_role("heading", name="Health over the epochs")
+    heading.evaluate("one => one.scrollIntoView()")
     return picture(page)
 
 
@@ -387,7 +393,19 @@ def phone(studio: Studio) -> Image.Image:
 
 PICTURES: dict[str, Callable[[Studio], Image.Image]] = {
     made.__name__: made
-    for made in (explore, groups, search, compare, label, pairs, sure, species, train, phone)
+    for made in (
+        explore,
+        groups,
+        search,
+        compare,
+        label,
+        pairs,
+        sure,
+        species,
+        train,
+        curves,
+        phone,
+    )
 }
 
 
