@@ -8,16 +8,18 @@ In a page
 - a ```` ```text ```` block is what the block above prints, numbers and species aside; ``…`` stands for any
   lines, or for any end of one;
 - ``<!-- test adds: OPTIONS -->`` above a block is added to its (only) command, to make it small, before
-  ``||`` where it has that. It can say nothing else, so every printed word is executed;
-- ``<!-- screenshot: NAME -->`` is where a picture belongs.
+  ``||`` where it has that. It can say nothing else, so every printed word is executed.
 """
 
 import os
 import re
 import runpy
 import shlex
+import shutil
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from itertools import chain, groupby, pairwise
 from pathlib import Path
@@ -26,6 +28,7 @@ from typing import NamedTuple
 import pytest
 
 from fieldmark.methods import METHODS
+from serving import Running, wait_for
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = ("tutorial-biologist", "tutorial-catalogue", "tutorial-researcher")
@@ -34,11 +37,12 @@ _BLOCK = re.compile(
     r"^```(?P<kind>sh|python|csv|toml|text)(?: (?P<name>[^\n]+))?\n(?P<body>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
-_SCREENSHOT = re.compile(r"^<!-- screenshot: [a-z]+ -->$", re.MULTILINE)
+_ADDRESS = "127.0.0.1:8000"
+"""Where a service listens on the pages."""
 _WRITES = ("--out", "--sheet", "--save", "--folders", "--onnx")
 _MASKS = (
     (r"\b\d\d-[a-z]+-[a-z]+-[a-z]+\b", "SPECIES"),
-    (r"\b[0-9a-f]{12}\b", "IDENTITY"),
+    (r"\b[0-9a-f]{12,64}\b", "IDENTITY"),
     (r"\b[a-z]*\d+([.,]\d+)*\b", "#"),
     (r"[-+−](?=#)", ""),
     (r" ± #", ""),
@@ -134,15 +138,55 @@ def short_trials(monkeypatch):
     monkeypatch.setattr("fieldmark.workflows.bench._TRIAL_SECONDS", 0.1)
 
 
+class Services:
+    """The service that a page has started, if any."""
+
+    def __init__(self):
+        self._running = None
+
+    def start(self, words):
+        self.stop()
+        self._running = Running(*words).start()
+        urllib.request.urlopen(self._running.url, timeout=30).close()
+        wait_for(self._ready, 30)
+
+    def _ready(self):
+        try:
+            return self._running.get("/readyz")
+        except urllib.error.HTTPError as error:
+            print(error.read().decode())
+            return False
+
+    def stop(self):
+        if self._running is not None:
+            self._running.stop()
+        self._running = None
+
+    def there(self, line):
+        """A command line with the address where the service is in place of the page's."""
+        if self._running is None:
+            assert _ADDRESS not in line, f"no service is running: {line}"
+            return line
+        return line.replace(_ADDRESS, f"127.0.0.1:{self._running.port}")
+
+
+@pytest.fixture
+def services():
+    made = Services()
+    yield made
+    made.stop()
+
+
 @pytest.mark.usefixtures("short_trials")
 @pytest.mark.parametrize("name", PAGES)
-def test_the_tutorial_runs_and_prints_what_it_shows(name, run, script, shell):
+def test_the_tutorial_runs_and_prints_what_it_shows(name, run, script, shell, services):
     page = (DOCS / f"{name}.md").read_text(encoding="utf-8")
+    if "\ncurl " in page and not shutil.which("curl"):
+        pytest.skip("NOT RUN: commands of this page need curl")
     found = blocks(page)
     # Nothing that looks like a block, or like a word to the test, may be passed over.
     assert len(re.findall(r"^```", page, re.MULTILINE)) == 2 * len(found)
-    words = sum(bool(block.adds) for block in found) + len(_SCREENSHOT.findall(page))
-    assert page.count("<!--") == words
+    assert page.count("<!--") == sum(bool(block.adds) for block in found)
     printed = ""
     for block in found:
         if block.kind in ("python", "csv", "toml"):
@@ -154,11 +198,18 @@ def test_the_tutorial_runs_and_prints_what_it_shows(name, run, script, shell):
         else:
             lines = commands(block)
             assert not block.adds or len(lines) == 1, lines
-            printed = "".join(_execute(line, block.adds, run, script) for line in lines)
+            printed = "".join(_execute(line, block.adds, run, script, services) for line in lines)
 
 
-def _execute(line: str, adds: list[str], run, script) -> str:
+def _execute(line: str, adds: list[str], run, script, services) -> str:
+    line = services.there(line)
     words = shlex.split(line, comments=True)
+    if words[:2] == ["fieldmark", "serve"]:
+        services.start([word for word in (*words[2:], *adds) if word != "&"])
+        return ""
+    if words == ["kill", "%1"]:
+        services.stop()
+        return ""
     if words[0] == "python" and "fieldmark.cli" in Path(words[1]).read_text(encoding="utf-8"):
         run = script
     elif words[0] != "fieldmark":
