@@ -33,7 +33,7 @@ export function App() {
     void load();
   }, []);
   useShortcuts([
-    { key: "?", what: "Show all shortcuts", run: () => (help.value = !help.value) },
+    { key: "?", what: "Show all shortcuts", run: () => (help.value = !help.value), anywhere: true },
     ...views.map((to, index) => ({ key: `Alt+${index + 1}`, what: `Go to ${pages[to].name}`, run: () => go(to), always: true })),
   ]);
   const Page = pages[view.value].View;

@@ -1,6 +1,7 @@
 // Keyboard shortcuts: registered where they work, listed in one help dialog, silent while somebody types.
 import { signal } from "@preact/signals";
-import { useEffect } from "preact/hooks";
+import { createContext } from "preact";
+import { useContext, useEffect, useState } from "preact/hooks";
 
 export interface Shortcut {
   /** As KeyboardEvent.key says it ("j", "Enter", "ArrowLeft", "?"), with "Ctrl+", "Shift+" or "Alt+" before it. */
@@ -9,15 +10,35 @@ export interface Shortcut {
   run: (event: KeyboardEvent) => void;
   /** Also while a text field has the focus. */
   always?: boolean;
+  /** Also while a dialog is open that it does not belong to. */
+  anywhere?: boolean;
+  /** The dialog that it belongs to; set by `useShortcuts`. */
+  layer?: number;
+}
+
+/** The dialog around; 0: the page itself. */
+export const Layer = createContext(0);
+const open: number[] = [];
+let layers = 0;
+/** For a dialog: its layer, which alone hears the keys while it is open. Give it to what is inside by `Layer.Provider`. */
+export function useLayer(): number {
+  const [layer] = useState(() => (layers += 1));
+  useEffect(() => {
+    open.push(layer);
+    return () => void open.splice(open.indexOf(layer), 1);
+  }, []);
+  return layer;
 }
 
 export const shortcuts = signal<readonly Shortcut[]>([]);
 
 export function useShortcuts(list: readonly Shortcut[], again: readonly unknown[] = []): void {
+  const layer = useContext(Layer);
   useEffect(() => {
-    shortcuts.value = [...shortcuts.value, ...list];
+    const own = list.map((one) => ({ ...one, layer }));
+    shortcuts.value = [...shortcuts.value, ...own];
     return () => {
-      shortcuts.value = shortcuts.value.filter((one) => !list.includes(one));
+      shortcuts.value = shortcuts.value.filter((one) => !(own as readonly Shortcut[]).includes(one));
     };
   }, again);
 }
@@ -34,9 +55,10 @@ export function named(event: KeyboardEvent): string {
 addEventListener("keydown", (event) => {
   const name = named(event);
   const busy = typing(event.target);
+  const top = open.at(-1) ?? 0;
   // The newest first: what is on top answers.
   for (const one of [...shortcuts.value].reverse()) {
-    if (one.key !== name || (busy && !one.always)) continue;
+    if (one.key !== name || (busy && !one.always) || (one.layer !== top && !one.anywhere)) continue;
     event.preventDefault();
     one.run(event);
     return;

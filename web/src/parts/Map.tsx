@@ -2,6 +2,7 @@
 import { useSignal, type ReadonlySignal, type Signal } from "@preact/signals";
 import type { ComponentChildren } from "preact";
 import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
+import { percent } from "../lib/names";
 import { isDark } from "../lib/theme";
 import { table } from "../state/library";
 import "../styles/map.css";
@@ -396,7 +397,7 @@ function Card(props: { over: Pointed; width: number; height: number; caption: Ca
       <Photo key={over.row} media={props.media} alt="" eager />
       <div class={`cell-words cell-${caption.kind}`}>
         <span class="cell-text">{caption.text}</span>
-        {caption.probability !== undefined && <span class="cell-percent">{Math.round(caption.probability * 100)} %</span>}
+        {caption.probability !== undefined && <span class="cell-percent">{percent(caption.probability)}</span>}
       </div>
       <div class="map-card-file">{fileName(props.name)}</div>
     </div>

@@ -2,7 +2,8 @@
 import { useEffect, useRef } from "preact/hooks";
 import { clamp, WHOLE } from "../lib/geometry";
 import { useShortcuts } from "../lib/keys";
-import { fileOf, readable, score } from "../lib/names";
+import { fileOf, score } from "../lib/names";
+import { nameOf } from "../state/names";
 import { lastCompared, type Hit } from "../state/search";
 import { Crop } from "./Crop";
 import { SearchIcon } from "./LookIcons";
@@ -60,7 +61,7 @@ export function Matches(props: {
   return (
     <ul ref={list} class={`matches ${props.closeUps ? "matches-close" : ""} ${props.busy ? "matches-busy" : ""}`} aria-busy={props.busy} onKeyDown={keys}>
       {props.hits.map((hit, index) => {
-        const name = hit.label === null ? "not labelled" : readable(hit.label);
+        const name = hit.label === null ? "not labelled" : nameOf(hit.label);
         const ratio = props.closeUps ? 1 : ratioOf(hit);
         const alt = `${name}, ${fileOf(hit.key)}`;
         return (

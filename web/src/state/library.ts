@@ -1,6 +1,7 @@
 // What the page knows of the photos: the table of one snapshot, kept up to date with everybody's labels.
 import { computed, signal } from "@preact/signals";
 import { ApiError, get } from "../lib/api";
+import { isBack } from "../lib/retry";
 import { tellError } from "../lib/toast";
 
 export interface Field {
@@ -128,7 +129,10 @@ async function follow(): Promise<void> {
       const told = await get<{ change: number; snapshot?: string; changes: LabelChange[] }>(
         "/api/v1/labels/changes", { since: change.value, wait: 20 },
       );
-      if (failed) trouble.value = null;
+      if (failed) {
+        trouble.value = null;
+        isBack();
+      }
       failed = 0;
       if (told.changes.length) {
         apply(told.changes);

@@ -1,11 +1,11 @@
 // How far labelling is: labelled photos, what they speak for, and how often the guesses are probably right.
 import { signal } from "@preact/signals";
+import { percent } from "../../lib/names";
 import { Dialog } from "../../parts/Dialog";
 import { IconDownload } from "../../parts/labelIcons";
 import { guesses, guessing, labelled, session } from "../../state/guesses";
 import { table } from "../../state/library";
 
-const percent = (share: number) => `${Math.round(100 * share)} %`;
 const open = signal(false);
 
 export function Measures() {
@@ -20,7 +20,7 @@ export function Measures() {
       </div>
       {told && told.classes.length > 0 && (
         <div class="measure measure-wide" title="Share of all photos that look much like a labelled one">
-          <span class="measure-name">Covered</span><strong>{percent(told.coverage)}</strong>
+          <span class="measure-name">Covered</span>{told.coverage === null ? <span class="faint">…</span> : <strong>{percent(told.coverage)}</strong>}
         </div>
       )}
       <button class="measure measure-button" onClick={() => (open.value = true)} title="How this was measured" aria-haspopup="dialog">
@@ -41,7 +41,7 @@ export function Measures() {
                 <p class="faint small">This holds for photos like those that were labelled. Photos that were chosen because they are hard make it look lower than it is; kinds of which no photo is labelled make it look higher.</p>
               </>
             ) : <p>{told?.why ?? "There are too few labels to measure it. A few photos of each of a few kinds are enough."}</p>}
-            <p class="small">Covered: {told ? percent(told.coverage) : "…"} of all photos look much like a labelled one. The others are where guesses go wrong most.</p>
+            {told?.coverage != null && <p class="small">{percent(told.coverage)} of all photos are covered: they look much like a labelled one. The others are where guesses go wrong most.</p>}
             <p class="row">
               <a class="button" href="/api/v1/labels.csv" download="labels.csv"><IconDownload />labels.csv</a>
               <a class="button" href="/api/v1/classified.csv" download="classified.csv"><IconDownload />classified.csv</a>

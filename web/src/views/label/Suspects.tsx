@@ -10,6 +10,7 @@ import { IconLeft, IconRight } from "../../parts/labelIcons";
 import { Photo } from "../../parts/Photo";
 import { setLabels } from "../../state/labelling";
 import { change, labels, library, mayLabel, table, versions } from "../../state/library";
+import { nameOf } from "../../state/names";
 import { stageSize } from "../../state/next";
 import { Stage } from "./Stage";
 
@@ -83,10 +84,10 @@ export function Suspects() {
   }
   const examples = (label: string) => labels.value.flatMap((other, index) => (other === label && index !== row ? [index] : [])).slice(0, EXAMPLES);
   const card = (label: string, words: string, button: preact.JSX.Element) => (
-    <section class="suspect-card" aria-label={`${words}: ${label}`}>
+    <section class="suspect-card" aria-label={`${words}: ${nameOf(label)}`}>
       <p class="faint small">{words}</p>
-      <h2>{label}</h2>
-      <div class="suspect-examples">{examples(label).map((other) => <Photo key={other} media={table.value!.media[other]!} alt={`Another ${label}`} eager />)}</div>
+      <h2 title={label}>{nameOf(label)}</h2>
+      <div class="suspect-examples">{examples(label).map((other) => <Photo key={other} media={table.value!.media[other]!} alt={`Another ${nameOf(label)}`} eager />)}</div>
       {button}
     </section>
   );

@@ -1,6 +1,6 @@
 // Photos that seem to be of no kind that has a label yet.
 import { useMemo } from "preact/hooks";
-import { Grid } from "../../parts/Grid";
+import { Grid, labelCaption } from "../../parts/Grid";
 import { LabelBar } from "../../parts/LabelBar";
 import { guesses, guessesOf } from "../../state/guesses";
 import { labels, mayLabel, selection } from "../../state/library";
@@ -24,7 +24,7 @@ export function Unknown() {
       </div>
       <div class="bucket-grid">
         <Grid rows={rows} of="unknown" name="Photos of no known kind" click="choose"
-          caption={(row) => { const one = guessesOf(row)[0]; return one ? { text: `${one.label}?`, kind: "guess", probability: one.probability } : { text: "No guess", kind: "none" }; }} />
+          caption={(row) => { const one = guessesOf(row)[0]; return one ? labelCaption(one.label, one.probability) : { text: "No guess", kind: "none" }; }} />
       </div>
     </div>
   );
