@@ -51,7 +51,7 @@ export function App() {
           ))}
         </nav>
         <div class="shell-side">
-          <button class="button button-plain button-icon" aria-label="Shortcuts" title="Shortcuts (?)" onClick={() => (help.value = true)}><Icon name="keys" /></button>
+          <button class="button button-plain button-icon shell-keys" aria-label="Shortcuts" title="Shortcuts (?)" onClick={() => (help.value = true)}><Icon name="keys" /></button>
           <button class="button button-plain button-icon" aria-label={isDark() ? "Light theme" : "Dark theme"}
             onClick={() => (theme.value = isDark() ? "light" : "dark")}><Icon name={isDark() ? "sun" : "moon"} /></button>
         </div>

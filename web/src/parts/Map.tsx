@@ -26,6 +26,8 @@ export interface PhotoMapProps {
   /** 1 for rows that are shown, 0 for those that a filter leaves out (they stay as a faint ground); null: all. */
   shown: Uint8Array | null;
   chosen: Signal<ReadonlySet<number>>;
+  /** Dragging draws a line around photos instead of moving the map. */
+  lassoing: Signal<boolean>;
   /** Row that is pointed at elsewhere, to be marked here. */
   pointed: ReadonlySignal<number | null>;
   caption: (row: number) => Caption;
@@ -42,6 +44,9 @@ const clickSlack = 5;
 const restMs = 140;
 const thumbFrom = 500;
 const mostThumbs = 110;
+/** So many points move to their new places before one's eyes when a better map comes; more of them jump. */
+const mostMoving = 20_000;
+const movingMs = 900;
 /** After frames slower than this a sample of the points is drawn while the map moves, all of them when it rests. */
 const slowFrameMs = 30;
 const leastShare = 0.12;
@@ -61,7 +66,8 @@ export function PhotoMap(props: PhotoMapProps) {
   const thumbLayer = useRef<HTMLDivElement>(null);
   const [drawing, setDrawing] = useState<MapDrawing | null | "none">(null);
   const [size, setSize] = useState({ width: 0, height: 0 });
-  const [lassoing, setLassoing] = useState(false);
+  const lassoing = props.lassoing.value;
+  const setLassoing = (on: boolean) => (props.lassoing.value = on);
   const [over, setOver] = useState<Pointed | null>(null);
   const thumbs = useSignal<readonly number[]>([]);
   const thumbSize = useSignal(64);
@@ -70,7 +76,7 @@ export function PhotoMap(props: PhotoMapProps) {
   const own = useRef({
     view: { x: 0.5, y: 0.5, scale: 1 } as Window, whole: true, asked: 0, rest: 0, moving: false, quality: 1, last: 0,
     pointers: new Map<number, { px: number; py: number }>(), from: null as { px: number; py: number } | null, moved: false,
-    lasso: null as number[] | null, how: "new" as How,
+    lasso: null as number[] | null, how: "new" as How, drawn: null as { x: Float32Array; y: Float32Array } | null,
   }).current;
   const { width, height } = size;
 
@@ -182,7 +188,31 @@ export function PhotoMap(props: PhotoMapProps) {
 
   useLayoutEffect(() => {
     if (!drawing || drawing === "none") return;
-    drawing.setPlaces(x, y);
+    const from = own.drawn;
+    own.drawn = { x, y };
+    const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+    if (!from || from.x.length !== x.length || x.length > mostMoving || still) {
+      drawing.setPlaces(x, y);
+      return;
+    }
+    const between = { x: from.x.slice(), y: from.y.slice() };
+    let began = 0;
+    let asked = requestAnimationFrame(function step(time: number): void {
+      began ||= time;
+      const share = Math.min(1, (time - began) / movingMs);
+      const eased = share * share * (3 - 2 * share);
+      for (let row = 0; row < x.length; row++) {
+        between.x[row] = from.x[row]! + (x[row]! - from.x[row]!) * eased;
+        between.y[row] = from.y[row]! + (y[row]! - from.y[row]!) * eased;
+      }
+      drawing.movePlaces(between.x, between.y);
+      request();
+      if (share < 1) asked = requestAnimationFrame(step);
+    });
+    return () => {
+      cancelAnimationFrame(asked);
+      drawing.movePlaces(x, y);
+    };
   }, [drawing, x, y]);
 
   const chosen = props.chosen.value;
@@ -192,7 +222,7 @@ export function PhotoMap(props: PhotoMapProps) {
     for (const row of chosen) if (row < standing.length) standing[row] = 2;
     const style = getComputedStyle(box.current!);
     const named = (name: string) => rgb(style.getPropertyValue(name).trim());
-    drawing.setLooks({ group: props.paint.group, colours: props.paint.colours, standing, ground: named("--map-ground"), ring: named("--text") });
+    drawing.setLooks({ group: props.paint.group, colours: props.paint.colours, quiet: props.paint.quiet, standing, ground: named("--map-ground"), ring: named("--text") });
     request();
   }, [drawing, x, y, props.paint, props.shown, chosen, dark]);
 
@@ -381,7 +411,7 @@ export function PhotoMap(props: PhotoMapProps) {
 
 /** Larger where there are few points or one looks closely. */
 function pointSize(view: Window, width: number, height: number, count: number): number {
-  const first = Math.max(1.6, Math.min(8, 0.5 * Math.sqrt((width * height) / Math.max(1, count))));
+  const first = Math.max(1.6, Math.min(8, 0.46 * Math.sqrt((width * height) / Math.max(1, count))));
   return Math.min(14, first * Math.pow(view.scale / wholeMap(width, height).scale, 0.4));
 }
 

@@ -1,5 +1,5 @@
 // Which labels are offered first, and which new ones are taken for slips.
-import { meant, describe, expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
 import { meant, meanGuess, nearlyTheSame, suggest } from "./suggest";
 
 const counts = new Map([["Fish Crow", 9], ["American Crow", 20], ["Crested Auklet", 4], ["Blue Jay", 30]]);

@@ -76,6 +76,8 @@ export function setFilter(told: Partial<Filter>, replace = false): void {
 
 /** Rows that a line was drawn around on the map; the grid shows only these until it is taken away. */
 export const lasso = signal<ReadonlySet<number> | null>(null);
+/** Dragging on the map draws around photos. */
+export const lassoing = signal(false);
 /** Row that is pointed at in the grid. */
 export const pointed = signal<number | null>(null);
 
@@ -176,12 +178,12 @@ export const paint = computed<Paint>(() => {
     case "guess": {
       const told = guesses.value;
       const kinds = Array.from({ length: count }, (_, row) => told?.classes[told.guess[row] ?? -1] ?? null);
-      return paintKinds(kinds, filtered.value, dark, { none: "No guess", others: "Others" });
+      return paintKinds(kinds, filtered.value, dark, { none: "No guess", others: "others" });
     }
     case "cluster": {
       const answer = clusters.value.value;
       if (!answer) return paintPlain(count, dark);
-      return paintKinds(answer.assigned.map(clusterName), filtered.value, dark, { none: "None", others: "Other groups" });
+      return paintKinds(answer.assigned.map(clusterName), filtered.value, dark, { none: "None", others: "other groups" });
     }
     case "outlier": {
       const answer = outliers.value.value;
