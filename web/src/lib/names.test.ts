@@ -1,6 +1,6 @@
 // Names: labels as people write them, and texts that no filter can be broken with.
 import { expect, it } from "vitest";
-import { fileOf, percent, plural, quoted, readable, score, shownNames, when } from "./names";
+import { chance, fileOf, percent, plural, quoted, readable, score, shownNames, when } from "./names";
 
 it("reads labels as people write them", () => {
   expect(readable("017.Cardinal")).toBe("Cardinal");
@@ -15,6 +15,7 @@ it("keeps labels apart that read the same", () => {
   expect([...shown.values()]).toEqual(["017.Cardinal", "018.cardinal", "Red Wren", "Wren"]);
 });
 it("writes shares", () => {
+  expect([0, 0.5, 1].map(chance)).toEqual(["< 1 %", "50 %", "> 99 %"]);
   expect([0, 0.001, 0.005, 0.5, 0.994, 0.9999, 1].map(percent)).toEqual(["0 %", "< 1 %", "1 %", "50 %", "99 %", "> 99 %", "100 %"]);
 });
 it("tells the time of today, and the day of others", () => {

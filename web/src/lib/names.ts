@@ -27,6 +27,9 @@ export function percent(share: number): string {
   return `${Math.round(100 * share)} %`;
 }
 
+/** How likely a guess is: never all or none, for nothing that is guessed is certain. */
+export const chance = (probability: number): string => (probability >= 0.995 ? "> 99 %" : probability < 0.005 ? "< 1 %" : percent(probability));
+
 /** A moment of today by its time, others by their day too. */
 export function when(text: string, now = new Date()): string {
   const at = new Date(text);

@@ -3,7 +3,7 @@ import { signal, type ReadonlySignal, type Signal } from "@preact/signals";
 import { Component, type ComponentChildren } from "preact";
 import { useEffect, useId, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { mediaUrl } from "../lib/api";
-import { percent } from "../lib/names";
+import { chance } from "../lib/names";
 import { again, askAgain } from "../lib/retry";
 import { labels, selection, table } from "../state/library";
 import { nameOf } from "../state/names";
@@ -377,9 +377,9 @@ class Cell extends Component<CellProps, { bad: boolean; there: boolean }> {
 
   override render(props: CellProps) {
     this.asked ||= !props.wait;
-    const chance = props.probability === undefined ? "" : percent(props.probability);
+    const percent = props.probability === undefined ? "" : chance(props.probability);
     // Begins with the words that are seen, in their order, so that those who speak to their browser can say them.
-    const told = [props.badge, props.text, chance].filter(Boolean).join(" ");
+    const told = [props.badge, props.text, percent].filter(Boolean).join(" ");
     return (
       <div id={props.id} role="option" class={`cell${props.current ? " cell-current" : ""}${props.chosen ? " cell-chosen" : ""}`}
         aria-selected={props.many ? props.chosen : undefined} aria-setsize={props.count} aria-posinset={props.place + 1}
@@ -399,7 +399,7 @@ class Cell extends Component<CellProps, { bad: boolean; there: boolean }> {
         </div>
         {props.text !== undefined && (
           <div class={`cell-words cell-${props.kind}`} title={props.stored} aria-hidden="true">
-            <span class="cell-text">{props.text}</span>{" "}{chance && <span class="cell-percent">{chance}</span>}
+            <span class="cell-text">{props.text}</span>{" "}{percent && <span class="cell-percent">{percent}</span>}
           </div>
         )}
       </div>

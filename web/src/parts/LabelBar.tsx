@@ -1,7 +1,7 @@
 // Type or pick a label for some photos: the likely ones first, by number keys, Enter, or a tap.
 import { useEffect, useId, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import { useShortcuts } from "../lib/keys";
-import { percent, plural } from "../lib/names";
+import { chance, plural } from "../lib/names";
 import type { Edit } from "../state/edits";
 import { guessesOf, guesses, useGuesses } from "../state/guesses";
 import { recent, setLabels } from "../state/labelling";
@@ -128,7 +128,7 @@ export function LabelBar(props: LabelBarProps) {
               {one && index < 9 && !props.noNumbers && typed === "" && <kbd class="kbd">{index + 1}</kbd>}
               <span class="labelbar-name" title={label}>{one ? nameOf(label) : `New label “${label}”`}</span>
               {one && typed !== "" && nameOf(label) !== label && <span class="labelbar-stored small faint">{label}</span>}
-              {one?.probability !== undefined && <span class="small faint">{percent(one.probability)}</span>}
+              {one?.probability !== undefined && <span class="small faint">{chance(one.probability)}</span>}
             </li>
           );
         })}

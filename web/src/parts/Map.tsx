@@ -2,7 +2,7 @@
 import { useSignal, type ReadonlySignal, type Signal } from "@preact/signals";
 import type { ComponentChildren } from "preact";
 import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
-import { percent } from "../lib/names";
+import { chance } from "../lib/names";
 import { isDark } from "../lib/theme";
 import { table } from "../state/library";
 import "../styles/map.css";
@@ -427,7 +427,7 @@ function Card(props: { over: Pointed; width: number; height: number; caption: Ca
       <Photo key={over.row} media={props.media} alt="" eager />
       <div class={`cell-words cell-${caption.kind}`}>
         <span class="cell-text">{caption.text}</span>
-        {caption.probability !== undefined && <span class="cell-percent">{percent(caption.probability)}</span>}
+        {caption.probability !== undefined && <span class="cell-percent">{chance(caption.probability)}</span>}
       </div>
       <div class="map-card-file">{fileName(props.name)}</div>
     </div>

@@ -2,7 +2,7 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import { ApiError, get, sendJson } from "../../lib/api";
 import { Layer, useLayer } from "../../lib/keys";
-import { percent, when } from "../../lib/names";
+import { chance, when } from "../../lib/names";
 import { follow } from "../../lib/router";
 import { Empty } from "../../parts/Empty";
 import { fileName } from "../../parts/Grid";
@@ -148,7 +148,7 @@ function Large(props: { name: string; row: number | null }) {
                       <li key={guess.label}>
                         <span class="large-guess" title={guess.label}>{nameOf(guess.label)}</span>
                         <span class="large-bar" aria-hidden="true"><span style={{ width: `${100 * guess.probability}%` }} /></span>
-                        <span class="large-percent">{percent(guess.probability)}</span>
+                        <span class="large-percent">{chance(guess.probability)}</span>
                       </li>
                     ))}
                   </ul>

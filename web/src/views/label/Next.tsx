@@ -2,7 +2,7 @@
 import { signal } from "@preact/signals";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { useShortcuts } from "../../lib/keys";
-import { percent } from "../../lib/names";
+import { chance } from "../../lib/names";
 import { fileName } from "../../parts/Grid";
 import { LabelBar } from "../../parts/LabelBar";
 import { IconSkip, IconUndo } from "../../parts/labelIcons";
@@ -92,7 +92,7 @@ export function Next() {
               <button class="choice-main" disabled={!mayLabel.value} onClick={() => accept(one.label)}>
                 <kbd class="kbd">{index + 1}</kbd>
                 <span class="choice-name" title={one.label}>{nameOf(one.label)}</span>
-                <span class="choice-chance">{one.probability === undefined ? <span class="faint">looks alike</span> : percent(one.probability)}</span>
+                <span class="choice-chance">{one.probability === undefined ? <span class="faint">looks alike</span> : chance(one.probability)}</span>
                 <span class="choice-bar" aria-hidden="true"><span style={{ width: `${100 * (one.probability ?? 0)}%` }} /></span>
               </button>
               <div class="choice-photos">

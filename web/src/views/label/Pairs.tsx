@@ -3,7 +3,7 @@ import { signal } from "@preact/signals";
 import { useEffect, useState } from "preact/hooks";
 import { wait } from "../../lib/api";
 import { useShortcuts } from "../../lib/keys";
-import { percent } from "../../lib/names";
+import { chance } from "../../lib/names";
 import { tellError } from "../../lib/toast";
 import { LabelBar } from "../../parts/LabelBar";
 import { IconDown, IconLeft, IconRight, IconUndo } from "../../parts/labelIcons";
@@ -79,7 +79,7 @@ export function Pairs() {
   useShortcuts([
     { key: "ArrowLeft", what: "It is the left one", run: () => decide(now?.pair.first ?? null) },
     { key: "ArrowRight", what: "It is the right one", run: () => decide(now?.pair.second ?? null) },
-    { key: "ArrowDown", what: "Neither, or not to be told", run: () => decide(null) },
+    { key: "ArrowDown", what: "Cannot tell", run: () => decide(null) },
     { key: "n", what: "Another kind: type a label", run: () => setNaming(true) },
     { key: "z", what: "Take the last one back", run: takeBack },
   ], [photo?.key, trail, mayLabel.value]);
@@ -95,7 +95,7 @@ export function Pairs() {
     return (
       <button class={`pair-side pair-${which}`} disabled={!mayLabel.value} onClick={() => decide(label)}>
         <span class="pair-name">{which === "first" && <IconLeft />}<span title={label}>{nameOf(label)}</span>{which === "second" && <IconRight />}</span>
-        <span class="pair-chance small">{percent(photo[which])}</span>
+        <span class="pair-chance small">{chance(photo[which])}</span>
         <span class="pair-photos">
           {now.pair.typical[which].slice(0, 6).map((key) => {
             const other = table.value!.rowOf.get(key);
@@ -130,7 +130,7 @@ export function Pairs() {
           : (
             <>
               <span class="faint small pairs-keys"><kbd class="kbd">←</kbd> {nameOf(now.pair.first)}</span>
-              <button class="button" onClick={() => decide(null)}><IconDown />Not to be told</button>
+              <button class="button" onClick={() => decide(null)}><IconDown />Cannot tell</button>
               <button class="button" disabled={!mayLabel.value} onClick={() => setNaming(true)}><kbd class="kbd">N</kbd>Another kind…</button>
               <button class="button button-plain" disabled={!trail.length} onClick={takeBack}><IconUndo />Back <kbd class="kbd">Z</kbd></button>
               <span class="faint small pairs-keys">{nameOf(now.pair.second)} <kbd class="kbd">→</kbd></span>

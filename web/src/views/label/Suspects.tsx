@@ -3,6 +3,7 @@ import { signal } from "@preact/signals";
 import { useEffect, useState } from "preact/hooks";
 import { wait } from "../../lib/api";
 import { useShortcuts } from "../../lib/keys";
+import { plural } from "../../lib/names";
 import { tellError } from "../../lib/toast";
 import { fileName } from "../../parts/Grid";
 import { LabelBar } from "../../parts/LabelBar";
@@ -96,7 +97,7 @@ export function Suspects() {
       <div class="suspect-stage"><Stage key={one.media} media={one.media} alt={`Suspect: ${one.key}`} size={stageSize()} /></div>
       <div class="suspect-side">
         <div class="row spread">
-          <p class="faint small">{at + 1} of {list.length} labels that are probably wrong, the likeliest first; {told.value.judged.toLocaleString("en")} were judged</p>
+          <p class="faint small">{(at + 1).toLocaleString("en")} of {plural(list.length, "label")} that may be wrong, the likeliest first; {told.value.judged.toLocaleString("en")} were judged</p>
           <span class="row">
             <button class="button button-plain" aria-label="Suspect before" disabled={at === 0} onClick={() => setPlace(at - 1)}><IconLeft /></button>
             <button class="button button-plain" aria-label="Next suspect" disabled={at >= list.length - 1} onClick={() => setPlace(at + 1)}><IconRight /></button>
