@@ -3,7 +3,7 @@ import { signal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import icon from "./icon.svg";
 import { onTokenNeeded } from "./lib/api";
-import { shortcuts, useShortcuts } from "./lib/keys";
+import { listed, shortcuts, useShortcuts } from "./lib/keys";
 import { follow, go, view, views, type View } from "./lib/router";
 import { isDark, theme } from "./lib/theme";
 import { forget, toasts } from "./lib/toast";
@@ -71,8 +71,8 @@ export function App() {
       {help.value && (
         <Dialog title="Shortcuts" onClose={() => (help.value = false)}>
           <dl class="shortcuts">
-            {shortcuts.value.map((one) => (
-              <div class="row" key={one.key + one.what}><dt><kbd class="kbd">{one.key.replace("+", " + ")}</kbd></dt><dd>{one.what}</dd></div>
+            {listed(shortcuts.value).map((one) => (
+              <div key={one.what}><dt>{one.keys.map((key) => <kbd class="kbd" key={key}>{key}</kbd>)}</dt><dd>{one.what}</dd></div>
             ))}
           </dl>
         </Dialog>

@@ -16,6 +16,31 @@ export interface Shortcut {
   layer?: number;
 }
 
+/** Shortcuts as the help lists them: what one view can comes first, and what several keys do stands in one line. */
+export function listed(list: readonly Shortcut[]): { keys: string[]; what: string }[] {
+  const found = new Map<string, { keys: string[]; what: string; rank: number }>();
+  for (const one of list) {
+    // "It is choice 1", "It is choice 2" … are one line.
+    const what = /^\d$/.test(one.key) ? one.what.replace(/ \d+$/, "") : one.what;
+    const line = found.get(what) ?? { keys: [], what, rank: one.anywhere || one.key.startsWith("Alt+") ? 1 : 0 };
+    const key = written(one.key);
+    if (!line.keys.includes(key)) line.keys.push(key);
+    found.set(what, line);
+  }
+  return [...found.values()].sort((a, b) => a.rank - b.rank).map(({ keys, what }) => ({
+    keys: keys.length > 2 && keys.every((key) => /^\d$/.test(key)) ? [`${keys[0]} – ${keys.at(-1)}`] : keys, what,
+  }));
+}
+
+/** As the keyboard has it printed. */
+function written(key: string): string {
+  const arrows: Record<string, string> = { ArrowLeft: "←", ArrowRight: "→", ArrowUp: "↑", ArrowDown: "↓", Escape: "Esc" };
+  const parts = key.split(/\+(?=.)/);
+  const last = parts.pop()!;
+  const shift = parts.includes("Ctrl") && last.length === 1 && last !== last.toLowerCase() ? ["Shift"] : [];
+  return [...parts, ...shift, arrows[last] ?? (last.length === 1 ? last.toUpperCase() : last)].join(" + ");
+}
+
 /** The dialog around; 0: the page itself. */
 export const Layer = createContext(0);
 const open: number[] = [];

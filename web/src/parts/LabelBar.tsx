@@ -82,7 +82,7 @@ export function LabelBar(props: LabelBarProps) {
   useShortcuts([
     { key: "l", what: "Label: type a name", run: () => field.current?.focus() },
     ...(props.noNumbers ? [] : Array.from({ length: 9 }, (_, index) => ({
-      key: String(index + 1), what: `Label: suggestion ${index + 1}`, run: () => choose(offered[index]?.label),
+      key: String(index + 1), what: `Label: take suggestion ${index + 1}`, run: () => choose(offered[index]?.label),
     }))),
   ], [rows, told, typed, doubted]);
 

@@ -17,7 +17,7 @@ export function Labelling() {
   useShortcuts([
     // With Shift some systems say "Z" and some "z"; with Caps Lock it is the other way round.
     { key: "Ctrl+z", what: "Undo the last labels", run: (event) => (event.shiftKey ? redo() : undo()), anywhere: true },
-    { key: "Ctrl+Z", what: "Do them again (with Shift)", run: (event) => (event.shiftKey ? redo() : undo()), anywhere: true },
+    { key: "Ctrl+Z", what: "Do them again", run: (event) => (event.shiftKey ? redo() : undo()), anywhere: true },
     { key: "Ctrl+y", what: "Do them again", run: () => redo(), anywhere: true },
   ]);
   const count = conflicts.value.length;

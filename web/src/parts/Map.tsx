@@ -272,7 +272,7 @@ export function PhotoMap(props: PhotoMapProps) {
     const place = at(event);
     const before = own.pointers.get(event.pointerId);
     if (!before) {
-      if (event.pointerType !== "touch") hover(hit(place.px, place.py), place.px, place.py);
+      if (event.pointerType !== "touch" && !lassoing) hover(hit(place.px, place.py), place.px, place.py);
       return;
     }
     if (own.from && Math.hypot(place.px - own.from.px, place.py - own.from.py) > clickSlack) own.moved = true;
