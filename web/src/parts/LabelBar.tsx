@@ -34,7 +34,7 @@ export function LabelBar(props: LabelBarProps) {
   const id = useId();
   const field = useRef<HTMLInputElement>(null);
   const [typed, setTyped] = useState("");
-  const [place, setPlace] = useState(0);
+  const [moved, setPlace] = useState<number | null>(null);
   const [doubted, setDoubted] = useState<string | null>(null);
 
   const step = Math.max(1, Math.floor(rows.length / ENOUGH));
@@ -45,8 +45,10 @@ export function LabelBar(props: LabelBarProps) {
   const isNew = text !== "" && meant(text, counts.value) === null && !offered.some((one) => one.label === text);
   const near = isNew ? nearlyTheSame(text, counts.value.keys()) : null;
   const options = [...offered.map((one) => one.label), ...(isNew ? [text] : [])];
+  // Enter must not set what nobody thought of: of known labels that nothing speaks for none is chosen beforehand.
+  const place = Math.min(moved ?? (text === "" && offered[0]?.why === "known" ? -1 : 0), options.length - 1);
   const held = rows.filter((row) => labels.value[row] != null).length;
-  const chosen = options[Math.min(place, options.length - 1)];
+  const chosen = options[place];
   const other = rows.filter((row) => labels.value[row] != null && labels.value[row] !== chosen).length;
 
   // At once: what is typed right after the key that opened this must not be taken for shortcuts.
@@ -70,7 +72,7 @@ export function LabelBar(props: LabelBarProps) {
   function put(label: string | null) {
     const edit = setLabels(rows, label, props.quiet);
     setTyped("");
-    setPlace(0);
+    setPlace(null);
     props.onDone?.(label, edit);
   }
   /** What is nearly the same as a known label is asked for twice. */
@@ -110,9 +112,9 @@ export function LabelBar(props: LabelBarProps) {
         <input ref={field} class="field labelbar-field" type="text" value={typed} maxLength={200} placeholder="Type a label…"
           role="combobox" aria-label={`Label of ${rows.length === 1 ? "this photo" : `${rows.length} photos`}`}
           aria-expanded={options.length > 0} aria-controls={`${id}-list`} aria-autocomplete="list"
-          aria-activedescendant={options.length ? `${id}-${Math.min(place, options.length - 1)}` : undefined}
+          aria-activedescendant={chosen === undefined ? undefined : `${id}-${place}`}
           autocomplete="off" autocapitalize="words" spellcheck={false} enterkeyhint="done"
-          onInput={(event) => { setTyped(event.currentTarget.value); setPlace(0); }} onKeyDown={onKey} />
+          onInput={(event) => { setTyped(event.currentTarget.value); setPlace(null); }} onKeyDown={onKey} />
         <span class="labelbar-told small faint" aria-live="polite">
           {plural(rows.length, "photo")}
           {other > 0 && chosen !== undefined && <strong class="labelbar-over"> · {other === 1 && rows.length === 1 ? "replaces its label" : `replaces ${plural(other, "label")}`}</strong>}

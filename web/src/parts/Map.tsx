@@ -44,6 +44,7 @@ const clickSlack = 5;
 const restMs = 140;
 const thumbFrom = 500;
 const mostThumbs = 110;
+const edgeRoom = 100;
 /** So many points move to their new places before one's eyes when a better map comes; more of them jump. */
 const mostMoving = 20_000;
 const movingMs = 900;
@@ -79,6 +80,8 @@ export function PhotoMap(props: PhotoMapProps) {
     lasso: null as number[] | null, how: "new" as How, drawn: null as { x: Float32Array; y: Float32Array } | null,
   }).current;
   const { width, height } = size;
+  // Where all are shown as small photos from the start, those at the edge need room.
+  const fit = (across: number, down: number) => (x.length > thumbFrom ? wholeMap(across, down) : wholeMap(across - edgeRoom, down - edgeRoom));
 
   useLayoutEffect(() => {
     const made = MapDrawing.on(canvas.current!);
@@ -180,7 +183,7 @@ export function PhotoMap(props: PhotoMapProps) {
 
   useLayoutEffect(() => {
     if (!width) return;
-    own.view = own.whole ? wholeMap(width, height) : bounded(own.view, width, height);
+    own.view = own.whole ? fit(width, height) : bounded(own.view, width, height);
     request();
     clearTimeout(own.rest);
     own.rest = window.setTimeout(rest, restMs);
@@ -337,7 +340,7 @@ export function PhotoMap(props: PhotoMapProps) {
 
   const step = (factor: number) => look(zoomed(own.view, factor, width / 2, height / 2, width, height));
   function showWhole(): void {
-    look(wholeMap(width, height));
+    look(fit(width, height));
     own.whole = true;
   }
   /** As near as all that is shown (or chosen, where something is) can be seen. */
@@ -349,7 +352,7 @@ export function PhotoMap(props: PhotoMapProps) {
       [x0, x1, y0, y1] = [Math.min(x0, x[row]!), Math.max(x1, x[row]!), Math.min(y0, y[row]!), Math.max(y1, y[row]!)];
     }
     const scale = 0.85 * Math.min(width / Math.max(1e-6, x1 - x0), height / Math.max(1e-6, y1 - y0));
-    look(bounded({ x: (x0 + x1) / 2, y: (y0 + y1) / 2, scale: Math.min(scale, 60 * wholeMap(width, height).scale) }, width, height));
+    look(bounded({ x: (x0 + x1) / 2, y: (y0 + y1) / 2, scale: Math.min(scale, 60 * fit(width, height).scale) }, width, height));
   }
   function chooseInView(): void {
     props.onEnclose(inBox(space, seenBox(own.view, width, height)).filter((row) => !props.shown || props.shown[row]), "new");

@@ -3,8 +3,9 @@ import { effect, signal, computed } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { ApiError, wait } from "../lib/api";
 import { tellError } from "../lib/toast";
+import { sentence } from "../lib/upload";
 import { acknowledged } from "./labelling";
-import { change, labels, table } from "./library";
+import { change, counts, labels, table } from "./library";
 
 export interface Accuracy {
   estimate: number;
@@ -100,6 +101,13 @@ async function ask(newest: number): Promise<void> {
   } finally {
     if (asked === own) guessing.value = false;
   }
+}
+
+/** Why there are no guesses, in words; null where there are some. */
+export function whyNone(): string | null {
+  if (counts.value.size < 2) return "Label a few photos of two kinds or more; then every other photo gets a guess.";
+  const why = guesses.value?.why;
+  return why ? sentence(why) : null;
 }
 
 /** The two most likely labels of a photo; none while nothing is known. */

@@ -3,7 +3,7 @@ import { signal } from "@preact/signals";
 import { percent, plural } from "../../lib/names";
 import { Dialog } from "../../parts/Dialog";
 import { IconDownload } from "../../parts/labelIcons";
-import { guesses, guessing, labelled, session } from "../../state/guesses";
+import { guesses, guessing, labelled, session, whyNone } from "../../state/guesses";
 import { table } from "../../state/library";
 
 const open = signal(false);
@@ -50,7 +50,7 @@ export function Measures() {
                 <p>Measured on {accuracy.photos.toLocaleString("en")} labelled photos: {accuracy.how}.</p>
                 <p class="faint small">This holds for photos like those that were labelled. Photos that were chosen because they are hard make it look lower than it is; kinds of which no photo is labelled make it look higher.</p>
               </>
-            ) : <p>{told?.why ?? "There are too few labels to measure it. A few photos of each of a few kinds are enough."}</p>}
+            ) : <p>{whyNone() ?? "There are too few labels to measure it. A few photos of each of a few kinds are enough."}</p>}
             {told?.coverage != null && <p class="small">{percent(told.coverage)} of all photos are covered: they look much like a labelled one. The others are where guesses go wrong most.</p>}
             <p class="measure-also"><button class="button" onClick={() => { open.value = false; saving.value = true; }}><IconDownload />Download…</button></p>
           </div>

@@ -3,17 +3,19 @@ import { signal } from "@preact/signals";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { useShortcuts } from "../../lib/keys";
 import { chance } from "../../lib/names";
+import { Empty } from "../../parts/Empty";
 import { fileName } from "../../parts/Grid";
 import { LabelBar } from "../../parts/LabelBar";
 import { IconSkip, IconUndo } from "../../parts/labelIcons";
 import { Photo } from "../../parts/Photo";
+import { Progress } from "../../parts/Progress";
 import { useSwipe } from "../../parts/useSwipe";
 import { guesses } from "../../state/guesses";
 import type { Edit } from "../../state/edits";
 import { setLabels, undo } from "../../state/labelling";
 import { mayLabel, labels, table } from "../../state/library";
 import { nameOf } from "../../state/names";
-import { back, choicesOf, exhausted, fill, isCompared, loading, pass, queue, stageSize } from "../../state/next";
+import { back, choicesOf, exhausted, fill, hasSkipped, isCompared, loading, pass, queue, showSkipped, stageSize } from "../../state/next";
 import { Stage } from "./Stage";
 
 /** What was done in this visit, the last at the end; Z takes it back. */
@@ -59,8 +61,14 @@ export function Next() {
   const swipe = useSwipe({ right: () => accept(choices[0]?.label), left: () => move(null) });
 
   if (row === undefined) {
-    if (loading.value || !exhausted.value) return <p class="empty" role="status">Looking for the photos whose labels help most…</p>;
-    return <p class="empty">Nothing more to ask: every photo has a label, or was skipped. Reload the page to see the skipped ones again.</p>;
+    if (loading.value || !exhausted.value) return <Progress working={null} what="Looking for the photos whose labels help most" />;
+    if (!table.value?.keys.length) return <Empty icon="photo" title="No photos yet">There is nothing to label.</Empty>;
+    return (
+      <Empty icon="check" title="Nothing more to ask">
+        {hasSkipped.value ? "Every photo has a label, or was skipped." : "Every photo has a label."}
+        {hasSkipped.value && <button class="button" onClick={showSkipped}>Show the skipped ones</button>}
+      </Empty>
+    );
   }
   const key = table.value!.keys[row]!;
   const media = table.value!.media[row]!;
@@ -107,15 +115,16 @@ export function Next() {
             </li>
           ))}
         </ol>
-        {naming
-          ? <LabelBar rows={[row]} focus quiet noNumbers onDone={(label, edit) => label !== null && move(label, edit)} onLeave={() => setNaming(false)} />
-          : (
+        {naming || !waiting && !choices.length && mayLabel.value
+          ? <LabelBar key={naming ? "asked" : `for ${row}`} rows={[row]} focus={naming} quiet noNumbers onDone={(label, edit) => label !== null && move(label, edit)} onLeave={() => setNaming(false)} />
+          : null}
+        {!naming && (
             <div class="next-actions">
-              <button class="button" disabled={!mayLabel.value} onClick={() => setNaming(true)}><kbd class="kbd">N</kbd>Another…</button>
+              {choices.length > 0 && <button class="button" disabled={!mayLabel.value} onClick={() => setNaming(true)}><kbd class="kbd">N</kbd>Another…</button>}
               <button class="button" onClick={() => move(null)}><IconSkip />Skip <kbd class="kbd">S</kbd></button>
               <button class="button button-plain" disabled={!last} onClick={takeBack}><IconUndo />Back <kbd class="kbd">Z</kbd></button>
             </div>
-          )}
+        )}
         <p class="next-file faint small" title={key}>{fileName(key)}</p>
       </section>
     </div>

@@ -5,16 +5,19 @@ import { wait } from "../../lib/api";
 import { useShortcuts } from "../../lib/keys";
 import { chance } from "../../lib/names";
 import { tellError } from "../../lib/toast";
+import { Empty } from "../../parts/Empty";
 import { LabelBar } from "../../parts/LabelBar";
 import { IconDown, IconLeft, IconRight, IconUndo } from "../../parts/labelIcons";
 import { Photo } from "../../parts/Photo";
+import { Progress } from "../../parts/Progress";
 import { useSwipe } from "../../parts/useSwipe";
 import type { Edit } from "../../state/edits";
 import { setLabels, undo } from "../../state/labelling";
-import { labels, mayLabel, table } from "../../state/library";
+import { counts, labels, mayLabel, table } from "../../state/library";
 import { nameOf } from "../../state/names";
 import { stageSize } from "../../state/next";
 import { Stage } from "./Stage";
+import { TooFew } from "./TooFew";
 
 interface Doubt {
   key: string;
@@ -88,8 +91,11 @@ export function Pairs() {
     for (const one of now?.left.slice(1, 3) ?? []) new Image().src = `/media/${one.media}/${stageSize()}`;
   }, [photo?.key]);
 
-  if (!pairs.value) return <p class="empty" role="status">Looking for photos that stand between two kinds…</p>;
-  if (!photo || !now) return <p class="empty">{pairs.value.length ? "All look-alikes are settled." : "No photo stands between two kinds: the guesses are clear, or too little is labelled yet."}</p>;
+  if (!pairs.value) return <Progress working={null} what="Looking for photos that stand between two kinds" />;
+  if (!photo || !now) {
+    return counts.value.size < 2 ? <TooFew />
+      : <Empty icon="check" title={pairs.value.length ? "All look-alikes are settled" : "Nothing to settle"}>{pairs.value.length ? "" : "No photo stands between two kinds."}</Empty>;
+  }
   const side = (which: "first" | "second") => {
     const label = now.pair[which];
     return (

@@ -3,12 +3,15 @@ import { signal } from "@preact/signals";
 import { useEffect, useMemo, useState } from "preact/hooks";
 import { useShortcuts } from "../../lib/keys";
 import { byName } from "../../lib/names";
+import { Empty } from "../../parts/Empty";
 import { Grid, labelCaption } from "../../parts/Grid";
 import { IconCheck } from "../../parts/labelIcons";
-import { guesses } from "../../state/guesses";
+import { Progress } from "../../parts/Progress";
+import { guesses, whyNone } from "../../state/guesses";
 import { setLabels } from "../../state/labelling";
 import { labels, mayLabel } from "../../state/library";
 import { nameOf } from "../../state/names";
+import { TooFew } from "./TooFew";
 import { kindsOf, type Kind } from "./kinds";
 
 const chosen = signal<ReadonlySet<number>>(new Set());
@@ -32,8 +35,8 @@ export function Sure() {
     setName(null);
   }
   useShortcuts([{ key: "Ctrl+Enter", what: "Label all that are chosen", run: accept, always: true }], [kind?.label, picked.length]);
-  if (!told) return <p class="empty" role="status">Looking for photos that are surely of one kind…</p>;
-  if (!kind) return <p class="empty">{told.why ?? "No photo without a label is guessed to be of a known kind. Label a few of two kinds first."}</p>;
+  if (!told) return <Progress working={null} what="Looking for photos that are surely of one kind" />;
+  if (!kind) return whyNone() !== null ? <TooFew /> : <Empty icon="check" title="No photo is left to label at once">Every photo has a label, or looks like no kind that has one.</Empty>;
   return (
     <div class="sure">
       <nav class="sure-kinds" aria-label="Kinds">

@@ -6,9 +6,11 @@ import { useShortcuts } from "../../lib/keys";
 import { plural } from "../../lib/names";
 import { tellError } from "../../lib/toast";
 import { fileName } from "../../parts/Grid";
+import { Empty } from "../../parts/Empty";
 import { LabelBar } from "../../parts/LabelBar";
 import { IconLeft, IconRight } from "../../parts/labelIcons";
 import { Photo } from "../../parts/Photo";
+import { Progress } from "../../parts/Progress";
 import { setLabels } from "../../state/labelling";
 import { change, labels, library, mayLabel, table, versions } from "../../state/library";
 import { nameOf } from "../../state/names";
@@ -74,13 +76,13 @@ export function Suspects() {
     { key: "ArrowLeft", what: "Suspect before", run: () => setPlace(Math.max(at - 1, 0)) },
   ], [one?.key, at, list.length]);
 
-  if (!told.value) return <p class="empty" role="status">Judging each label by the photos around it…</p>;
+  if (!told.value) return <Progress working={null} what="Judging each label by the photos around it" />;
   if (!one) {
     return (
-      <div class="empty stack">
-        <p>{told.value.why ?? `No label looks wrong among the ${told.value.judged.toLocaleString("en")} that could be judged.`}</p>
-        {asked !== change.value && <p><button class="button" onClick={() => setAsked(change.value)}>Judge the labels as they are now</button></p>}
-      </div>
+      <Empty icon={told.value.judged ? "check" : "tag"} title={told.value.judged ? "No label looks wrong" : "Too few labels yet"}>
+        {told.value.judged ? `${plural(told.value.judged, "label")} could be judged.` : "A label is judged by other photos of its kind and of others. Label a few photos of two kinds or more first."}
+        {asked !== change.value && <button class="button" onClick={() => setAsked(change.value)}>Judge the labels as they are now</button>}
+      </Empty>
     );
   }
   const examples = (label: string) => labels.value.flatMap((other, index) => (other === label && index !== row ? [index] : [])).slice(0, EXAMPLES);
