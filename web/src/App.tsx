@@ -8,9 +8,10 @@ import { follow, go, view, views, type View } from "./lib/router";
 import { isDark, theme } from "./lib/theme";
 import { forget, toasts } from "./lib/toast";
 import { Dialog } from "./parts/Dialog";
+import { Empty } from "./parts/Empty";
 import { Icon } from "./parts/Icon";
 import { Labelling } from "./parts/Labelling";
-import { load, table, trouble } from "./state/library";
+import { load, noIndex, table, trouble } from "./state/library";
 import { Explore } from "./views/Explore";
 import { Label } from "./views/Label";
 import { Search } from "./views/Search";
@@ -37,6 +38,10 @@ export function App() {
     ...views.map((to, index) => ({ key: `Alt+${index + 1}`, what: `Go to ${pages[to].name}`, run: () => go(to), always: true })),
   ]);
   const Page = pages[view.value].View;
+  // Who opens a service of runs wants to see them.
+  useEffect(() => {
+    if (noIndex.value && location.pathname === "/") go("train", {}, true);
+  }, [noIndex.value]);
   useEffect(() => {
     document.title = `${pages[view.value].name} · fieldmark`;
   }, [view.value]);
@@ -57,7 +62,7 @@ export function App() {
         </div>
       </header>
       <main class="shell-main" id="main" tabIndex={-1}>
-        {trouble.value && !table.value && view.value !== "train" ? <p class="empty" role="alert">{trouble.value}</p> : <Page />}
+        {trouble.value && !table.value && view.value !== "train" ? <Trouble /> : <Page />}
       </main>
       <div class="toasts" role="status" aria-live="polite">
         {toasts.value.map((one) => (
@@ -80,6 +85,19 @@ export function App() {
       {token.value && <TokenDialog />}
     </div>
   );
+}
+
+/** Why no photos can be shown. */
+function Trouble() {
+  if (noIndex.value) {
+    return (
+      <Empty icon="photo" title="This service shows training runs only">
+        To look at photos here, make an index with <code>fieldmark index</code> and start the service with it.
+        <a class="button button-main" href="/train" onClick={follow}>See the training runs</a>
+      </Empty>
+    );
+  }
+  return <Empty icon="warning" alert title="The photos cannot be shown">{trouble.value}<button class="button" onClick={() => void load()}>Try again</button></Empty>;
 }
 
 function TokenDialog() {

@@ -37,6 +37,12 @@ export function when(text: string, now = new Date()): string {
   return at.toLocaleString("en-GB", today ? { hour: "2-digit", minute: "2-digit" } : { day: "numeric", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit" });
 }
 
+/** With a capital and a full stop. */
+export function sentence(text: string): string {
+  const begun = text.charAt(0).toUpperCase() + text.slice(1);
+  return /[.!?…)]$/.test(begun) ? begun : `${begun}.`;
+}
+
 /** The file of a key, without its folders. */
 export const fileOf = (key: string): string => key.slice(key.lastIndexOf("/") + 1);
 

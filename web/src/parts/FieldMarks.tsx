@@ -2,9 +2,8 @@
 import { useEffect, useState } from "preact/hooks";
 import { ApiError, mediaUrl, type Working } from "../lib/api";
 import { percent, placed } from "../lib/geometry";
-import { fileOf } from "../lib/names";
+import { fileOf, sentence } from "../lib/names";
 import { follow } from "../lib/router";
-import { sentence } from "../lib/upload";
 import { explain, pairsOf, type ClassMark, type ClassReasons, type Example } from "../state/explain";
 import { counts } from "../state/library";
 import { nameOf } from "../state/names";

@@ -3,7 +3,7 @@ import { effect, signal, computed } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { ApiError, wait } from "../lib/api";
 import { tellError } from "../lib/toast";
-import { sentence } from "../lib/upload";
+import { sentence } from "../lib/names";
 import { acknowledged } from "./labelling";
 import { change, counts, labels, table } from "./library";
 

@@ -60,6 +60,10 @@ export const selection = signal<ReadonlySet<number>>(new Set());
 /** Why there is no library, in the service's words. */
 export const trouble = signal<string | null>(null);
 
+/** The service shows training runs only. */
+export const noIndex = signal(false);
+const RETRY_MS = 3_000;
+
 /** How many photos each label has. */
 export const counts = computed(() => {
   const found = new Map<string, number>();
@@ -76,8 +80,11 @@ export async function load(): Promise<void> {
     trouble.value = null;
     void follow();
   } catch (error) {
-    if (error instanceof ApiError) trouble.value = error.problem.detail;
-    else throw error;
+    if (!(error instanceof ApiError)) throw error;
+    noIndex.value = error.code === "no_index";
+    trouble.value = error.problem.detail;
+    // Not there yet, or just starting again.
+    if (error.problem.status === 0 || error.problem.status === 503) setTimeout(() => void load(), RETRY_MS);
   }
 }
 

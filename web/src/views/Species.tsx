@@ -2,10 +2,9 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import { ApiError } from "../lib/api";
 import { useShortcuts } from "../lib/keys";
-import { fileOf, plural, score } from "../lib/names";
+import { fileOf, plural, score, sentence } from "../lib/names";
 import { follow, go, query } from "../lib/router";
 import { useScrollPlace, useTop } from "../lib/scroll";
-import { sentence } from "../lib/upload";
 import { FieldMarks } from "../parts/FieldMarks";
 import { BackIcon, NextIcon, PrintIcon } from "../parts/LookIcons";
 import { towards } from "../parts/Matches";
