@@ -3,14 +3,15 @@ import { signal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import icon from "./icon.svg";
 import { onTokenNeeded } from "./lib/api";
-import { shortcuts, useShortcuts } from "./lib/keys";
+import { listed, shortcuts, useShortcuts } from "./lib/keys";
 import { follow, go, view, views, type View } from "./lib/router";
 import { isDark, theme } from "./lib/theme";
 import { forget, toasts } from "./lib/toast";
 import { Dialog } from "./parts/Dialog";
+import { Empty } from "./parts/Empty";
 import { Icon } from "./parts/Icon";
 import { Labelling } from "./parts/Labelling";
-import { load, table, trouble } from "./state/library";
+import { load, noIndex, table, trouble } from "./state/library";
 import { Explore } from "./views/Explore";
 import { Label } from "./views/Label";
 import { Search } from "./views/Search";
@@ -33,10 +34,14 @@ export function App() {
     void load();
   }, []);
   useShortcuts([
-    { key: "?", what: "Show all shortcuts", run: () => (help.value = !help.value) },
+    { key: "?", what: "Show all shortcuts", run: () => (help.value = !help.value), anywhere: true },
     ...views.map((to, index) => ({ key: `Alt+${index + 1}`, what: `Go to ${pages[to].name}`, run: () => go(to), always: true })),
   ]);
   const Page = pages[view.value].View;
+  // Who opens a service of runs wants to see them.
+  useEffect(() => {
+    if (noIndex.value && location.pathname === "/") go("train", {}, true);
+  }, [noIndex.value]);
   useEffect(() => {
     document.title = `${pages[view.value].name} · fieldmark`;
   }, [view.value]);
@@ -51,13 +56,13 @@ export function App() {
           ))}
         </nav>
         <div class="shell-side">
-          <button class="button button-plain button-icon" aria-label="Shortcuts" title="Shortcuts (?)" onClick={() => (help.value = true)}><Icon name="keys" /></button>
+          <button class="button button-plain button-icon shell-keys" aria-label="Shortcuts" title="Shortcuts (?)" onClick={() => (help.value = true)}><Icon name="keys" /></button>
           <button class="button button-plain button-icon" aria-label={isDark() ? "Light theme" : "Dark theme"}
             onClick={() => (theme.value = isDark() ? "light" : "dark")}><Icon name={isDark() ? "sun" : "moon"} /></button>
         </div>
       </header>
       <main class="shell-main" id="main" tabIndex={-1}>
-        {trouble.value && !table.value && view.value !== "train" ? <p class="empty" role="alert">{trouble.value}</p> : <Page />}
+        {trouble.value && !table.value && view.value !== "train" ? <Trouble /> : <Page />}
       </main>
       <div class="toasts" role="status" aria-live="polite">
         {toasts.value.map((one) => (
@@ -71,8 +76,8 @@ export function App() {
       {help.value && (
         <Dialog title="Shortcuts" onClose={() => (help.value = false)}>
           <dl class="shortcuts">
-            {shortcuts.value.map((one) => (
-              <div class="row" key={one.key + one.what}><dt><kbd class="kbd">{one.key.replace("+", " + ")}</kbd></dt><dd>{one.what}</dd></div>
+            {listed(shortcuts.value).map((one) => (
+              <div key={one.what}><dt>{one.keys.map((key) => <kbd class="kbd" key={key}>{key}</kbd>)}</dt><dd>{one.what}</dd></div>
             ))}
           </dl>
         </Dialog>
@@ -80,6 +85,19 @@ export function App() {
       {token.value && <TokenDialog />}
     </div>
   );
+}
+
+/** Why no photos can be shown. */
+function Trouble() {
+  if (noIndex.value) {
+    return (
+      <Empty icon="photo" title="This service shows training runs only">
+        To look at photos here, make an index with <code>fieldmark index</code> and start the service with it.
+        <a class="button button-main" href="/train" onClick={follow}>See the training runs</a>
+      </Empty>
+    );
+  }
+  return <Empty icon="warning" alert title="The photos cannot be shown">{trouble.value}<button class="button" onClick={() => void load()}>Try again</button></Empty>;
 }
 
 function TokenDialog() {

@@ -1,4 +1,5 @@
 // Everything that the page asks of the service goes through here.
+import { sentence } from "./names";
 
 export interface Problem {
   status: number;
@@ -32,7 +33,7 @@ async function problemOf(answer: Response): Promise<ApiError> {
     return new ApiError({
       status: answer.status,
       code: told.code ?? "failed",
-      detail: told.detail ?? `The service answered ${answer.status}.`,
+      detail: told.detail ? sentence(told.detail) : `The service answered ${answer.status}.`,
       keys: told.keys ?? [],
       ...(told.now ? { now: told.now } : {}),
     });

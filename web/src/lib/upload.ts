@@ -44,12 +44,6 @@ export function refusal(error: unknown): string {
   return first + sentence(error.problem.detail);
 }
 
-/** With a capital and a full stop. */
-export function sentence(text: string): string {
-  const begun = text.charAt(0).toUpperCase() + text.slice(1);
-  return /[.!?…)]$/.test(begun) ? begun : `${begun}.`;
-}
-
 /** Send it; `told` hears which share has gone out, 0 to 1. */
 export async function upload(photo: Blob, told: (share: number) => void, signal: AbortSignal, tries = 0): Promise<Uploaded> {
   const { status, body, after } = await post(photo, told, signal);

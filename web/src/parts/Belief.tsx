@@ -1,5 +1,5 @@
 // How far an explanation is to be believed: said beside it, and loudly where it is not.
-import { sentence } from "../lib/upload";
+import { sentence } from "../lib/names";
 import { CheckIcon, WarnIcon } from "./LookIcons";
 
 export function Belief(props: { believable: boolean; text: string; warning: string }) {

@@ -1,9 +1,11 @@
 // A modal dialog: focus stays in it, Escape closes it, focus goes back to where it was.
 import type { ComponentChildren } from "preact";
 import { useEffect, useRef } from "preact/hooks";
+import { Layer, useLayer } from "../lib/keys";
 import { Icon } from "./Icon";
 
 export function Dialog(props: { title: string; onClose: () => void; children: ComponentChildren }) {
+  const layer = useLayer();
   const ref = useRef<HTMLDialogElement>(null);
   useEffect(() => {
     const dialog = ref.current!;
@@ -16,7 +18,7 @@ export function Dialog(props: { title: string; onClose: () => void; children: Co
         <h2>{props.title}</h2>
         <button class="button button-plain button-icon" onClick={props.onClose} aria-label="Close"><Icon name="close" /></button>
       </div>
-      {props.children}
+      <Layer.Provider value={layer}>{props.children}</Layer.Provider>
     </dialog>
   );
 }

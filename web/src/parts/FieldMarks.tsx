@@ -2,11 +2,11 @@
 import { useEffect, useState } from "preact/hooks";
 import { ApiError, mediaUrl, type Working } from "../lib/api";
 import { percent, placed } from "../lib/geometry";
-import { fileOf, readable } from "../lib/names";
+import { fileOf, sentence } from "../lib/names";
 import { follow } from "../lib/router";
-import { sentence } from "../lib/upload";
 import { explain, pairsOf, type ClassMark, type ClassReasons, type Example } from "../state/explain";
 import { counts } from "../state/library";
+import { nameOf } from "../state/names";
 import { Belief } from "./Belief";
 import { Crop } from "./Crop";
 
@@ -104,8 +104,8 @@ function Mark(props: { mark: ClassMark; index: number; names: readonly [string, 
         </div>
       </header>
       <div class="mark-pairs">
-        <p class="mark-name" title={names[0]}>{readable(names[0])}</p>
-        <p class="mark-name mark-name-second" title={names[1]}>{readable(names[1])}</p>
+        <p class="mark-name" title={names[0]}>{nameOf(names[0])}</p>
+        <p class="mark-name mark-name-second" title={names[1]}>{nameOf(names[1])}</p>
         {pairs.map(([left, right]) => (
           <div class="mark-pair" key={left.key + right.key}>
             <Where example={left} index={index} />
@@ -126,7 +126,7 @@ function Where(props: { example: Example; index: number }) {
   return (
     <a class="mark-where" href={`/search?key=${encodeURIComponent(example.key)}`} onClick={follow} title={`${fileOf(example.key)}: search with this one`}>
       <span class="mark-whole" style={{ width: percent(Math.min(1, ratio ?? 1)), aspectRatio: ratio ?? 1 }}>
-        <img src={mediaUrl(example.media, "medium")} alt={`${readable(example.label)}, ${fileOf(example.key)}: where mark ${index + 1} is`} loading="lazy" decoding="async" draggable={false}
+        <img src={mediaUrl(example.media, "medium")} alt={`${nameOf(example.label)}, ${fileOf(example.key)}: where mark ${index + 1} is`} loading="lazy" decoding="async" draggable={false}
           onLoad={(event) => setRatio(event.currentTarget.naturalWidth / event.currentTarget.naturalHeight)} />
         {ratio !== null && <span class={`mark-part disc-${index % 8}`} style={placed(example.box)} />}
       </span>
@@ -136,5 +136,5 @@ function Where(props: { example: Example; index: number }) {
 
 function Near(props: { example: Example; index: number }) {
   const { example, index } = props;
-  return <Crop media={example.media} box={example.box} size="large" alt={`${readable(example.label)}: mark ${index + 1} enlarged`} class="mark-near" />;
+  return <Crop media={example.media} box={example.box} size="large" alt={`${nameOf(example.label)}: mark ${index + 1} enlarged`} class="mark-near" />;
 }

@@ -3,7 +3,10 @@ import { signal, type ReadonlySignal, type Signal } from "@preact/signals";
 import { Component, type ComponentChildren } from "preact";
 import { useEffect, useId, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { mediaUrl } from "../lib/api";
+import { chance } from "../lib/names";
+import { again, askAgain } from "../lib/retry";
 import { labels, selection, table } from "../state/library";
+import { nameOf } from "../state/names";
 import "../styles/grid.css";
 import { between, drawn, layOut, moved, placeOfKept, reveal, type Layout } from "./gridLayout";
 
@@ -13,6 +16,8 @@ export interface Caption {
   kind: "label" | "guess" | "none";
   /** Of a guess, 0 to 1. */
   probability?: number;
+  /** The label as it is stored, where it reads otherwise. */
+  stored?: string;
 }
 export interface Badge {
   text: string;
@@ -70,8 +75,13 @@ export const fileName = (key: string): string => key.slice(key.lastIndexOf("/") 
 
 const byLabel = (row: number): Caption => {
   const label = labels.value[row] ?? null;
-  return label === null ? { text: "No label", kind: "none" } : { text: label, kind: "label" };
+  return label === null ? { text: "No label", kind: "none" } : labelCaption(label);
 };
+/** A label, or a guess of one, as the caption of a photo. */
+export function labelCaption(label: string, probability?: number): Caption {
+  const text = nameOf(label);
+  return { text, ...(probability === undefined ? { kind: "label" } : { kind: "guess", probability }), ...(text === label ? {} : { stored: label }) };
+}
 
 const gap = 8;
 const captionHeight = 24;
@@ -272,7 +282,7 @@ export function Grid(props: GridProps) {
         missing={columns.missing[row] === 1} x={(at % layout.columns) * (layout.width + gap)} y={y}
         width={layout.width} height={layout.height} large={layout.width * devicePixelRatio > 330} whole={props.whole ?? false}
         seen={y + layout.pitch > top && y < top + room.height} wait={hurry}
-        text={caption?.text} kind={caption?.kind} probability={caption?.probability}
+        text={caption?.text} stored={caption?.stored} kind={caption?.kind} probability={caption?.probability}
         badge={badge?.text} tone={badge?.tone} why={badge?.title}
         chosen={chosen.value.has(row)} many={many} current={focused && row === cursor} cover={props.cover?.(row)} />,
     );
@@ -324,6 +334,7 @@ interface CellProps {
   seen: boolean;
   wait: boolean;
   text: string | undefined;
+  stored: string | undefined;
   kind: Caption["kind"] | undefined;
   probability: number | undefined;
   badge: string | undefined;
@@ -339,6 +350,20 @@ interface CellProps {
 class Cell extends Component<CellProps, { bad: boolean; there: boolean }> {
   override state = { bad: false, there: false };
   private asked = false;
+  private stop: (() => void) | null = null;
+
+  /** A photo that could not be loaded is asked for once more when there is hope. */
+  private failed = (): void => {
+    const round = again.peek();
+    this.setState({ bad: true });
+    this.stop?.();
+    this.stop = again.subscribe((now) => now !== round && this.setState({ bad: false, there: false }));
+    askAgain();
+  };
+
+  override componentWillUnmount(): void {
+    this.stop?.();
+  }
 
   override shouldComponentUpdate(next: CellProps, state: { bad: boolean; there: boolean }): boolean {
     if (state.bad !== this.state.bad || state.there !== this.state.there) return true;
@@ -352,7 +377,7 @@ class Cell extends Component<CellProps, { bad: boolean; there: boolean }> {
 
   override render(props: CellProps) {
     this.asked ||= !props.wait;
-    const percent = props.probability === undefined ? "" : `${Math.round(props.probability * 100)} %`;
+    const percent = props.probability === undefined ? "" : chance(props.probability);
     // Begins with the words that are seen, in their order, so that those who speak to their browser can say them.
     const told = [props.badge, props.text, percent].filter(Boolean).join(" ");
     return (
@@ -366,14 +391,14 @@ class Cell extends Component<CellProps, { bad: boolean; there: boolean }> {
             : this.asked && (
               <img class={this.state.there ? "" : "cell-coming"} src={mediaUrl(props.media, props.large ? "medium" : "small")} alt="" decoding="async" draggable={false}
                 fetchPriority={props.seen ? "high" : "low"}
-                onLoad={() => this.setState({ there: true })} onError={() => this.setState({ bad: true })} />
+                onLoad={() => this.setState({ there: true })} onError={this.failed} />
             )}
           {props.cover !== undefined && <div class="cell-cover" aria-hidden="true">{props.cover}</div>}
           {props.many && <span class="grid-ring" aria-hidden="true" />}
           {props.badge !== undefined && <span class={`cell-badge cell-badge-${props.tone ?? "plain"}`} title={props.why} aria-hidden="true">{props.badge}</span>}{" "}
         </div>
         {props.text !== undefined && (
-          <div class={`cell-words cell-${props.kind}`} aria-hidden="true">
+          <div class={`cell-words cell-${props.kind}`} title={props.stored} aria-hidden="true">
             <span class="cell-text">{props.text}</span>{" "}{percent && <span class="cell-percent">{percent}</span>}
           </div>
         )}

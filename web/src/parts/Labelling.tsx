@@ -5,6 +5,7 @@ import { useShortcuts } from "../lib/keys";
 import { tell } from "../lib/toast";
 import { canRedo, canUndo, conflicts, reached, redo, settle, undo, unsent } from "../state/labelling";
 import { table, trouble } from "../state/library";
+import { nameOf } from "../state/names";
 import "../styles/labelbar.css";
 import { Dialog } from "./Dialog";
 import { Photo } from "./Photo";
@@ -15,9 +16,9 @@ const none = "no label";
 export function Labelling() {
   useShortcuts([
     // With Shift some systems say "Z" and some "z"; with Caps Lock it is the other way round.
-    { key: "Ctrl+z", what: "Undo the last labels", run: (event) => (event.shiftKey ? redo() : undo()) },
-    { key: "Ctrl+Z", what: "Do them again (with Shift)", run: (event) => (event.shiftKey ? redo() : undo()) },
-    { key: "Ctrl+y", what: "Do them again", run: redo },
+    { key: "Ctrl+z", what: "Undo the last labels", run: (event) => (event.shiftKey ? redo() : undo()), anywhere: true },
+    { key: "Ctrl+Z", what: "Do them again", run: (event) => (event.shiftKey ? redo() : undo()), anywhere: true },
+    { key: "Ctrl+y", what: "Do them again", run: () => redo(), anywhere: true },
   ]);
   const count = conflicts.value.length;
   const before = useRef(0);
@@ -48,8 +49,8 @@ export function Labelling() {
 export function UndoButtons() {
   return (
     <>
-      <button class="button button-plain" disabled={!canUndo.value} onClick={undo} title="Undo (Ctrl + Z)">Undo</button>
-      <button class="button button-plain" disabled={!canRedo.value} onClick={redo} title="Redo (Ctrl + Shift + Z)">Redo</button>
+      <button class="button button-plain" disabled={!canUndo.value} onClick={() => undo()} title="Undo (Ctrl + Z)">Undo</button>
+      <button class="button button-plain" disabled={!canRedo.value} onClick={() => redo()} title="Redo (Ctrl + Shift + Z)">Redo</button>
     </>
   );
 }
@@ -72,8 +73,8 @@ function Settle() {
             <li key={one.key} class="settle-one">
               {media && <Photo media={media} alt={one.key} class="settle-photo" />}
               <div class="stack settle-words">
-                <span><strong>{one.now.label ?? none}</strong> <span class="faint small">set by {one.now.by || "somebody else"}</span></span>
-                <span class="faint small">You wanted: {one.mine ?? none}</span>
+                <span><strong>{one.now.label === null ? none : nameOf(one.now.label)}</strong> <span class="faint small">set by {one.now.by || "somebody else"}</span></span>
+                <span class="faint small">You wanted: {one.mine === null ? none : nameOf(one.mine)}</span>
                 <div class="row">
                   <button class="button" onClick={() => settle([one.key], "theirs")}>Keep theirs</button>
                   <button class="button" onClick={() => settle([one.key], "mine")}>Set mine</button>

@@ -2,6 +2,7 @@
 import { useSignal, type ReadonlySignal, type Signal } from "@preact/signals";
 import type { ComponentChildren } from "preact";
 import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
+import { chance } from "../lib/names";
 import { isDark } from "../lib/theme";
 import { table } from "../state/library";
 import "../styles/map.css";
@@ -25,6 +26,8 @@ export interface PhotoMapProps {
   /** 1 for rows that are shown, 0 for those that a filter leaves out (they stay as a faint ground); null: all. */
   shown: Uint8Array | null;
   chosen: Signal<ReadonlySet<number>>;
+  /** Dragging draws a line around photos instead of moving the map. */
+  lassoing: Signal<boolean>;
   /** Row that is pointed at elsewhere, to be marked here. */
   pointed: ReadonlySignal<number | null>;
   caption: (row: number) => Caption;
@@ -41,6 +44,10 @@ const clickSlack = 5;
 const restMs = 140;
 const thumbFrom = 500;
 const mostThumbs = 110;
+const edgeRoom = 100;
+/** So many points move to their new places before one's eyes when a better map comes; more of them jump. */
+const mostMoving = 20_000;
+const movingMs = 900;
 /** After frames slower than this a sample of the points is drawn while the map moves, all of them when it rests. */
 const slowFrameMs = 30;
 const leastShare = 0.12;
@@ -60,7 +67,8 @@ export function PhotoMap(props: PhotoMapProps) {
   const thumbLayer = useRef<HTMLDivElement>(null);
   const [drawing, setDrawing] = useState<MapDrawing | null | "none">(null);
   const [size, setSize] = useState({ width: 0, height: 0 });
-  const [lassoing, setLassoing] = useState(false);
+  const lassoing = props.lassoing.value;
+  const setLassoing = (on: boolean) => (props.lassoing.value = on);
   const [over, setOver] = useState<Pointed | null>(null);
   const thumbs = useSignal<readonly number[]>([]);
   const thumbSize = useSignal(64);
@@ -69,9 +77,11 @@ export function PhotoMap(props: PhotoMapProps) {
   const own = useRef({
     view: { x: 0.5, y: 0.5, scale: 1 } as Window, whole: true, asked: 0, rest: 0, moving: false, quality: 1, last: 0,
     pointers: new Map<number, { px: number; py: number }>(), from: null as { px: number; py: number } | null, moved: false,
-    lasso: null as number[] | null, how: "new" as How,
+    lasso: null as number[] | null, how: "new" as How, drawn: null as { x: Float32Array; y: Float32Array } | null,
   }).current;
   const { width, height } = size;
+  // Where all are shown as small photos from the start, those at the edge need room.
+  const fit = (across: number, down: number) => (x.length > thumbFrom ? wholeMap(across, down) : wholeMap(across - edgeRoom, down - edgeRoom));
 
   useLayoutEffect(() => {
     const made = MapDrawing.on(canvas.current!);
@@ -173,7 +183,7 @@ export function PhotoMap(props: PhotoMapProps) {
 
   useLayoutEffect(() => {
     if (!width) return;
-    own.view = own.whole ? wholeMap(width, height) : bounded(own.view, width, height);
+    own.view = own.whole ? fit(width, height) : bounded(own.view, width, height);
     request();
     clearTimeout(own.rest);
     own.rest = window.setTimeout(rest, restMs);
@@ -181,7 +191,31 @@ export function PhotoMap(props: PhotoMapProps) {
 
   useLayoutEffect(() => {
     if (!drawing || drawing === "none") return;
-    drawing.setPlaces(x, y);
+    const from = own.drawn;
+    own.drawn = { x, y };
+    const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+    if (!from || from.x.length !== x.length || x.length > mostMoving || still) {
+      drawing.setPlaces(x, y);
+      return;
+    }
+    const between = { x: from.x.slice(), y: from.y.slice() };
+    let began = 0;
+    let asked = requestAnimationFrame(function step(time: number): void {
+      began ||= time;
+      const share = Math.min(1, (time - began) / movingMs);
+      const eased = share * share * (3 - 2 * share);
+      for (let row = 0; row < x.length; row++) {
+        between.x[row] = from.x[row]! + (x[row]! - from.x[row]!) * eased;
+        between.y[row] = from.y[row]! + (y[row]! - from.y[row]!) * eased;
+      }
+      drawing.movePlaces(between.x, between.y);
+      request();
+      if (share < 1) asked = requestAnimationFrame(step);
+    });
+    return () => {
+      cancelAnimationFrame(asked);
+      drawing.movePlaces(x, y);
+    };
   }, [drawing, x, y]);
 
   const chosen = props.chosen.value;
@@ -191,7 +225,7 @@ export function PhotoMap(props: PhotoMapProps) {
     for (const row of chosen) if (row < standing.length) standing[row] = 2;
     const style = getComputedStyle(box.current!);
     const named = (name: string) => rgb(style.getPropertyValue(name).trim());
-    drawing.setLooks({ group: props.paint.group, colours: props.paint.colours, standing, ground: named("--map-ground"), ring: named("--text") });
+    drawing.setLooks({ group: props.paint.group, colours: props.paint.colours, quiet: props.paint.quiet, standing, ground: named("--map-ground"), ring: named("--text") });
     request();
   }, [drawing, x, y, props.paint, props.shown, chosen, dark]);
 
@@ -241,7 +275,7 @@ export function PhotoMap(props: PhotoMapProps) {
     const place = at(event);
     const before = own.pointers.get(event.pointerId);
     if (!before) {
-      if (event.pointerType !== "touch") hover(hit(place.px, place.py), place.px, place.py);
+      if (event.pointerType !== "touch" && !lassoing) hover(hit(place.px, place.py), place.px, place.py);
       return;
     }
     if (own.from && Math.hypot(place.px - own.from.px, place.py - own.from.py) > clickSlack) own.moved = true;
@@ -306,7 +340,7 @@ export function PhotoMap(props: PhotoMapProps) {
 
   const step = (factor: number) => look(zoomed(own.view, factor, width / 2, height / 2, width, height));
   function showWhole(): void {
-    look(wholeMap(width, height));
+    look(fit(width, height));
     own.whole = true;
   }
   /** As near as all that is shown (or chosen, where something is) can be seen. */
@@ -318,7 +352,7 @@ export function PhotoMap(props: PhotoMapProps) {
       [x0, x1, y0, y1] = [Math.min(x0, x[row]!), Math.max(x1, x[row]!), Math.min(y0, y[row]!), Math.max(y1, y[row]!)];
     }
     const scale = 0.85 * Math.min(width / Math.max(1e-6, x1 - x0), height / Math.max(1e-6, y1 - y0));
-    look(bounded({ x: (x0 + x1) / 2, y: (y0 + y1) / 2, scale: Math.min(scale, 60 * wholeMap(width, height).scale) }, width, height));
+    look(bounded({ x: (x0 + x1) / 2, y: (y0 + y1) / 2, scale: Math.min(scale, 60 * fit(width, height).scale) }, width, height));
   }
   function chooseInView(): void {
     props.onEnclose(inBox(space, seenBox(own.view, width, height)).filter((row) => !props.shown || props.shown[row]), "new");
@@ -380,7 +414,7 @@ export function PhotoMap(props: PhotoMapProps) {
 
 /** Larger where there are few points or one looks closely. */
 function pointSize(view: Window, width: number, height: number, count: number): number {
-  const first = Math.max(1.6, Math.min(8, 0.5 * Math.sqrt((width * height) / Math.max(1, count))));
+  const first = Math.max(1.6, Math.min(8, 0.46 * Math.sqrt((width * height) / Math.max(1, count))));
   return Math.min(14, first * Math.pow(view.scale / wholeMap(width, height).scale, 0.4));
 }
 
@@ -396,7 +430,7 @@ function Card(props: { over: Pointed; width: number; height: number; caption: Ca
       <Photo key={over.row} media={props.media} alt="" eager />
       <div class={`cell-words cell-${caption.kind}`}>
         <span class="cell-text">{caption.text}</span>
-        {caption.probability !== undefined && <span class="cell-percent">{Math.round(caption.probability * 100)} %</span>}
+        {caption.probability !== undefined && <span class="cell-percent">{chance(caption.probability)}</span>}
       </div>
       <div class="map-card-file">{fileName(props.name)}</div>
     </div>

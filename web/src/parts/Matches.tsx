@@ -2,7 +2,8 @@
 import { useEffect, useRef } from "preact/hooks";
 import { clamp, WHOLE } from "../lib/geometry";
 import { useShortcuts } from "../lib/keys";
-import { fileOf, readable, score } from "../lib/names";
+import { fileOf, score } from "../lib/names";
+import { nameOf } from "../state/names";
 import { lastCompared, type Hit } from "../state/search";
 import { Crop } from "./Crop";
 import { SearchIcon } from "./LookIcons";
@@ -45,6 +46,13 @@ export function Matches(props: {
     lastCompared.value = null;
     all()[place]?.focus();
   }, []);
+  // Other matches come in place of the one that has the focus: the first of them takes it, so that keys go on working.
+  const held = useRef<string | null>(null);
+  useEffect(() => {
+    if (held.current === null || document.activeElement !== document.body) return;
+    const place = props.hits.findIndex((hit) => hit.key === held.current);
+    all()[Math.max(0, place)]?.focus();
+  }, [props.hits]);
   useShortcuts([
     { key: "n", what: "Next match", run: () => step(1) },
     { key: "p", what: "Match before", run: () => step(-1) },
@@ -58,9 +66,10 @@ export function Matches(props: {
     towards(all(), own, event.key)?.focus();
   }
   return (
-    <ul ref={list} class={`matches ${props.closeUps ? "matches-close" : ""} ${props.busy ? "matches-busy" : ""}`} aria-busy={props.busy} onKeyDown={keys}>
+    <ul ref={list} class={`matches ${props.closeUps ? "matches-close" : ""} ${props.busy ? "matches-busy" : ""}`} aria-busy={props.busy} onKeyDown={keys}
+      onFocusCapture={() => { held.current = props.hits[focused()]?.key ?? null; }} onBlurCapture={(event) => { if (event.relatedTarget) held.current = null; }}>
       {props.hits.map((hit, index) => {
-        const name = hit.label === null ? "not labelled" : readable(hit.label);
+        const name = hit.label === null ? "not labelled" : nameOf(hit.label);
         const ratio = props.closeUps ? 1 : ratioOf(hit);
         const alt = `${name}, ${fileOf(hit.key)}`;
         return (

@@ -4,7 +4,8 @@ import "../styles/parts.css";
 
 export function Progress(props: { working: Working | null; what?: string; small?: boolean }) {
   const { working } = props;
-  const what = working?.what || props.what || "Working";
+  const told = working?.what || props.what || "Working";
+  const what = `${told.charAt(0).toUpperCase()}${told.slice(1)}`;
   const known = working !== null && working.total > 0;
   const words = known ? `${what}: ${working.done.toLocaleString("en")} of ${working.total.toLocaleString("en")}` : what;
   return (

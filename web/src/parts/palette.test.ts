@@ -2,16 +2,22 @@
 import { expect, it } from "vitest";
 import { css, mostKinds, paintAmounts, paintKinds, rampSteps, rgb } from "./palette";
 
-it("gives colours to the most frequent kinds and one to all others", () => {
+it("gives colours to the most frequent kinds and soft ones to all others", () => {
   const kinds = Array.from({ length: 12 }, (_, kind) => new Array<string>(12 - kind).fill(`k${kind}`)).flat();
-  const { group, legend } = paintKinds([...kinds, null], null, false);
-  expect(legend[0]).toMatchObject({ name: "k0", count: 12, group: 0 });
+  const { group, legend, colours, quiet } = paintKinds([...kinds, null], null, false);
+  expect(legend[0]).toMatchObject({ name: "k0", count: 12, groups: [0] });
   expect(legend).toHaveLength(mostKinds + 2);
-  expect(legend[mostKinds]).toMatchObject({ name: "Others (4)", count: 4 + 3 + 2 + 1 });
+  expect(legend[mostKinds]).toMatchObject({ name: "4 others", count: 4 + 3 + 2 + 1 });
   expect(legend[mostKinds + 1]).toMatchObject({ name: "No label", count: 1 });
   expect(group[0]).toBe(0);
-  expect(group[kinds.length - 1]).toBe(mostKinds);
-  expect(group[kinds.length]).toBe(mostKinds + 1);
+  // The legend's entries hold each group once, and those of all points.
+  const told = legend.flatMap((entry) => entry.groups);
+  expect(new Set(told).size).toBe(told.length);
+  for (const one of group) expect(told).toContain(one);
+  expect(legend[mostKinds]!.groups).toContain(group[kinds.length - 1]);
+  expect(group[kinds.length - 1]).not.toBe(group[kinds.length - 2]);
+  expect(group[kinds.length]).toBe(quiet);
+  expect(new Set(colours.map(css)).size).toBe(colours.length);
 });
 
 it("counts only what the filter leaves, and gives those the colours", () => {

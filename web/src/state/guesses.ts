@@ -3,8 +3,9 @@ import { effect, signal, computed } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { ApiError, wait } from "../lib/api";
 import { tellError } from "../lib/toast";
+import { sentence } from "../lib/names";
 import { acknowledged } from "./labelling";
-import { change, labels, table } from "./library";
+import { change, counts, labels, table } from "./library";
 
 export interface Accuracy {
   estimate: number;
@@ -25,7 +26,8 @@ export interface Guesses {
   unknown: number[] | null;
   set_size: number[] | null;
   accuracy: Accuracy | null;
-  coverage: number;
+  /** Share of the photos that look much like a labelled one; null while it is not known. */
+  coverage: number | null;
   seconds: number;
   /** Why there are none yet. */
   why?: string | null;
@@ -37,22 +39,24 @@ export interface Guess {
 export interface Moment {
   labelled: number;
   accuracy: Accuracy | null;
-  coverage: number;
 }
 
 export const guesses = signal<Guesses | null>(null);
 /** A newer answer is on its way. */
 export const guessing = signal(false);
-/** How labels, coverage and accuracy came along since the page was opened. */
+/** How labels and accuracy came along since the page was opened. */
 export const session = signal<readonly Moment[]>([]);
 export const labelled = computed(() => labels.value.reduce((sum, one) => sum + (one === null ? 0 : 1), 0));
 
 const CALM_MS = 250;
 const AGAIN_MS = 3_000;
+/** What is covered is worked out after the guesses: they are asked for again so often. */
+const COVER_TRIES = 6;
 const KEPT_MOMENTS = 400;
 const users = signal(0);
 let asked: AbortController | null = null;
 let timer = 0;
+let coverTries = 0;
 
 /** Keep the guesses fresh while a view is open that shows them. */
 export function useGuesses(): void {
@@ -71,6 +75,7 @@ effect(() => {
   if (guesses.peek()?.change === newest && guesses.peek()?.snapshot === snapshot) return;
   clearTimeout(timer);
   guessing.value = true;
+  coverTries = 0;
   timer = window.setTimeout(() => void ask(newest), guesses.peek() ? CALM_MS : 0);
 });
 
@@ -83,8 +88,11 @@ async function ask(newest: number): Promise<void> {
     if (asked !== own) return;
     // Of other photos than the table's: the table is being loaded again, and asks anew.
     if (told.snapshot === table.value?.snapshot) guesses.value = told;
-    const moment = { labelled: labelled.value, accuracy: told.accuracy, coverage: told.coverage };
-    session.value = [...session.value, moment].slice(-KEPT_MOMENTS);
+    if (coverTries === 0) session.value = [...session.value, { labelled: labelled.value, accuracy: told.accuracy }].slice(-KEPT_MOMENTS);
+    if (told.coverage === null && told.classes.length && coverTries < COVER_TRIES) {
+      coverTries += 1;
+      timer = window.setTimeout(() => void ask(newest), AGAIN_MS * coverTries);
+    }
   } catch (error) {
     if (asked !== own) return;
     // While the service is away the shell says so; the guesses come when it is back.
@@ -93,6 +101,13 @@ async function ask(newest: number): Promise<void> {
   } finally {
     if (asked === own) guessing.value = false;
   }
+}
+
+/** Why there are no guesses, in words; null where there are some. */
+export function whyNone(): string | null {
+  if (counts.value.size < 2) return "Label a few photos of two kinds or more; then every other photo gets a guess.";
+  const why = guesses.value?.why;
+  return why ? sentence(why) : null;
 }
 
 /** The two most likely labels of a photo; none while nothing is known. */

@@ -4,6 +4,7 @@ import { ApiError, sendJson } from "../lib/api";
 import { tell, tellError } from "../lib/toast";
 import { LabelQueue, reversal, type Change, type Conflict, type Edit, type Known, type Label } from "./edits";
 import { apply, arrived, labels, library, mayLabel, table, versions } from "./library";
+import { nameOf } from "./names";
 import { takeOverUnsent, keepUnsent } from "./unsent";
 
 /** Photos whose label the service has not acknowledged yet. */
@@ -122,24 +123,24 @@ function readRecent(): string[] {
 const photos = (count: number) => (count === 1 ? "1 photo" : `${count.toLocaleString("en")} photos`);
 
 /**
- * Set the label of rows of the table (null: none); returns how many photos get another one.
- * Shown at once; what is refused is taken back and told. `quiet`: no message, where the view shows it itself.
+ * Set the label of rows of the table (null: none); returns what was done, by which it can be undone, or null where every
+ * photo had that label. Shown at once; what is refused is taken back and told. `quiet`: no message, where the view shows it.
  */
-export function setLabels(rows: Iterable<number>, label: Label, quiet = false): number {
+export function setLabels(rows: Iterable<number>, label: Label, quiet = false): Edit | null {
   const held = table.value;
   const text = label?.trim() || null;
-  if (!held || !allowed()) return 0;
+  if (!held || !allowed()) return null;
   const keys = [...rows].flatMap((row) => held.keys[row] ?? []);
   const edit = queue.add(new Map(keys.map((key) => [key, text])));
   remember(text);
-  if (!edit) return 0;
+  if (!edit) return null;
   const count = edit.changes.length;
   done.value = [...done.value, edit].slice(-KEPT_STEPS);
   undone.value = [];
   if (!quiet) {
-    tell(text === null ? `${photos(count)} without a label now` : `${photos(count)} labelled ${text}`, "plain", { name: "Undo", run: undo });
+    tell(text === null ? `${photos(count)} without a label now` : `${photos(count)} labelled ${nameOf(text)}`, "plain", { name: "Undo", run: () => undo(edit) });
   }
-  return count;
+  return edit;
 }
 
 /** Many labels in one step, by key; for what the history restores. */
@@ -152,18 +153,18 @@ export function setEach(wanted: ReadonlyMap<string, Label>): number {
   return edit.changes.length;
 }
 
-export function undo(): void {
-  step(done, undone, "undone");
+/** Take back one edit, by default the last one; nothing where it is not there any more. */
+export function undo(edit: Edit | undefined = done.value.at(-1)): void {
+  step(done, undone, "undone", edit);
 }
 export function redo(): void {
-  step(undone, done, "set again");
+  step(undone, done, "set again", undone.value.at(-1));
 }
 
 /** Undo is a new label with the version that we made: what others changed since stays. */
-function step(from: typeof done, to: typeof done, word: string): void {
-  const edit = from.value.at(-1);
-  if (!edit || !allowed()) return;
-  from.value = from.value.slice(0, -1);
+function step(from: typeof done, to: typeof done, word: string, edit: Edit | undefined): void {
+  if (!edit || !from.value.includes(edit) || !allowed()) return;
+  from.value = from.value.filter((one) => one !== edit);
   const { wanted, changedSince } = reversal(edit, known);
   const reversed = queue.add(wanted);
   if (reversed) to.value = [...to.value, reversed];
@@ -171,7 +172,7 @@ function step(from: typeof done, to: typeof done, word: string): void {
   if (reversed) tell(`${photos(reversed.changes.length)} ${word}${kept}`, changedSince ? "warn" : "plain");
   else if (edit.changes.length) tell("Not undone: these photos were changed since.", "warn");
   // All of that step was refused: what came before it is meant.
-  else step(from, to, word);
+  else step(from, to, word, from.value.at(-1));
 }
 
 /** Settle photos that somebody else labelled meanwhile. */

@@ -1,6 +1,7 @@
 // What the page knows of the photos: the table of one snapshot, kept up to date with everybody's labels.
 import { computed, signal } from "@preact/signals";
 import { ApiError, get } from "../lib/api";
+import { isBack } from "../lib/retry";
 import { tellError } from "../lib/toast";
 
 export interface Field {
@@ -59,6 +60,10 @@ export const selection = signal<ReadonlySet<number>>(new Set());
 /** Why there is no library, in the service's words. */
 export const trouble = signal<string | null>(null);
 
+/** The service shows training runs only. */
+export const noIndex = signal(false);
+const RETRY_MS = 3_000;
+
 /** How many photos each label has. */
 export const counts = computed(() => {
   const found = new Map<string, number>();
@@ -75,8 +80,11 @@ export async function load(): Promise<void> {
     trouble.value = null;
     void follow();
   } catch (error) {
-    if (error instanceof ApiError) trouble.value = error.problem.detail;
-    else throw error;
+    if (!(error instanceof ApiError)) throw error;
+    noIndex.value = error.code === "no_index";
+    trouble.value = error.problem.detail;
+    // Not there yet, or just starting again.
+    if (error.problem.status === 0 || error.problem.status === 503) setTimeout(() => void load(), RETRY_MS);
   }
 }
 
@@ -128,7 +136,10 @@ async function follow(): Promise<void> {
       const told = await get<{ change: number; snapshot?: string; changes: LabelChange[] }>(
         "/api/v1/labels/changes", { since: change.value, wait: 20 },
       );
-      if (failed) trouble.value = null;
+      if (failed) {
+        trouble.value = null;
+        isBack();
+      }
       failed = 0;
       if (told.changes.length) {
         apply(told.changes);

@@ -1,5 +1,5 @@
 // The queue of photos that are worth a label most, with what they are to be compared with.
-import { signal } from "@preact/signals";
+import { computed, signal } from "@preact/signals";
 import { mediaUrl, sendJson, wait } from "../lib/api";
 import { tellError } from "../lib/toast";
 import { guessesOf, type Guess } from "./guesses";
@@ -60,6 +60,13 @@ export function pass(row: number, aside: boolean): void {
   queue.value = queue.value.filter((one) => one !== row);
   preload(queue.value.slice(0, 3));
   if (queue.value.length < LOW) void fill();
+}
+export const hasSkipped = computed(() => skipped.value.some(isOpen));
+/** The photos that were put aside come again. */
+export function showSkipped(): void {
+  skipped.value = [];
+  exhausted.value = false;
+  void fill();
 }
 /** Look at a photo again. */
 export function back(row: number): void {

@@ -1,6 +1,6 @@
 // Which labels are offered first, and which new ones are taken for slips.
 import { describe, expect, it } from "vitest";
-import { meanGuess, nearlyTheSame, suggest } from "./suggest";
+import { meant, meanGuess, nearlyTheSame, suggest } from "./suggest";
 
 const counts = new Map([["Fish Crow", 9], ["American Crow", 20], ["Crested Auklet", 4], ["Blue Jay", 30]]);
 const names = (typed: string, guessed = new Map<string, number>(), recent: string[] = []) =>
@@ -36,4 +36,13 @@ it("the mean guess of some photos", () => {
   const found = meanGuess([[{ label: "a", probability: 0.6 }, { label: "b", probability: 0.4 }], [{ label: "b", probability: 0.9 }, { label: "c", probability: 0.01 }]]);
   expect([...found.keys()]).toEqual(["b", "a"]);
   expect(found.get("b")).toBeCloseTo(0.65);
+});
+
+it("takes what a label reads for the label", () => {
+  const known = new Map([["017.Cardinal", 3], ["018.Wren", 1], ["Wren", 1]]);
+  expect(meant("cardinal ", known)).toBe("017.Cardinal");
+  expect(meant("Wren", known)).toBe("Wren");
+  expect(meant("wren", known)).toBeNull();
+  expect(meant("Robin", known)).toBeNull();
+  expect(nearlyTheSame("Cardinnal", known.keys())).toBe("017.Cardinal");
 });

@@ -1,4 +1,6 @@
 // Which labels to offer, and when a new one looks like a slip of an old one.
+import { readable } from "../lib/names";
+
 export interface Suggestion {
   label: string;
   why: "guess" | "recent" | "known";
@@ -14,7 +16,7 @@ export const plain = (text: string): string =>
 /** How well a label answers what was typed: 3 begins so, 2 a word of it does, 1 all words occur, 0 not. */
 function answers(label: string, typed: string): number {
   const [name, text] = [plain(label), plain(typed)];
-  if (!text || name.startsWith(text)) return 3;
+  if (!text || name.startsWith(text) || plain(readable(label)).startsWith(text)) return 3;
   if (` ${name}`.includes(` ${text}`)) return 2;
   return text.split(" ").every((word) => name.includes(word)) ? 1 : 0;
 }
@@ -42,6 +44,14 @@ export function suggest(of: {
   return found.slice(0, of.most ?? 9).map(({ fits: _, ...one }) => one);
 }
 
+/** The known label that somebody means who types what it reads: `Cardinal` is `017.Cardinal`, unless both are labels. */
+export function meant(typed: string, known: ReadonlyMap<string, unknown>): string | null {
+  const text = typed.trim();
+  if (known.has(text)) return text;
+  const found = [...known.keys()].filter((label) => plain(readable(label)) === plain(text) && plain(text) !== "");
+  return found.length === 1 ? found[0]! : null;
+}
+
 /** A known label that a new one is nearly the same as; null where it is known itself, or truly new. */
 export function nearlyTheSame(typed: string, known: Iterable<string>): string | null {
   const text = typed.trim();
@@ -49,10 +59,12 @@ export function nearlyTheSame(typed: string, known: Iterable<string>): string | 
   let least = Infinity;
   for (const label of known) {
     if (label === text) return null;
-    const [a, b] = [plain(label), plain(text)];
-    const bound = Math.min(a.length, b.length) >= 8 ? 2 : Math.min(a.length, b.length) >= 4 ? 1 : 0;
-    const away = distance(a, b, bound);
-    if (away <= bound && away < least) [best, least] = [label, away];
+    const b = plain(text);
+    for (const a of new Set([plain(label), plain(readable(label))])) {
+      const bound = Math.min(a.length, b.length) >= 8 ? 2 : Math.min(a.length, b.length) >= 4 ? 1 : 0;
+      const away = distance(a, b, bound);
+      if (away <= bound && away < least) [best, least] = [label, away];
+    }
   }
   return best;
 }

@@ -4,11 +4,10 @@ import { ApiError, type Working } from "../lib/api";
 import { onPhoto, partOnPhoto, placed, type Box, type Point } from "../lib/geometry";
 import { halfShare, type Shading } from "../lib/heat";
 import { useShortcuts } from "../lib/keys";
-import { fileOf, readable, score } from "../lib/names";
+import { fileOf, score, sentence } from "../lib/names";
 import { follow, go } from "../lib/router";
 import { useSize } from "../lib/size";
 import { useTop } from "../lib/scroll";
-import { sentence } from "../lib/upload";
 import { isWhole } from "../lib/zoom";
 import { Belief } from "../parts/Belief";
 import { Crop } from "../parts/Crop";
@@ -19,6 +18,7 @@ import { useZoom, ZoomFrame } from "../parts/Zoom";
 import { labels, table } from "../state/library";
 import { explain, pairBody, type PairReasons } from "../state/explain";
 import { address, lastCompared, search, show, type Answer, type Asked } from "../state/search";
+import { nameOf } from "../state/names";
 import "../styles/compare.css";
 
 type How = "photo" | Shading;
@@ -88,8 +88,8 @@ export function Compare(props: { asked: Asked; other: string }) {
 }
 
 function titleOf(first: Side, second: Side): string {
-  const name = (side: Side) => (side.label === null ? side.file : readable(side.label));
-  return first.label !== null && first.label === second.label ? `Two photos of ${readable(first.label)}` : `${name(first)} and ${name(second)}`;
+  const name = (side: Side) => (side.label === null ? side.file : nameOf(side.label));
+  return first.label !== null && first.label === second.label ? `Two photos of ${nameOf(first.label)}` : `${name(first)} and ${name(second)}`;
 }
 
 function Strip(props: { hits: Answer["hits"]; at: number; onChoose: (key: string) => void }) {
@@ -104,7 +104,7 @@ function Strip(props: { hits: Answer["hits"]; at: number; onChoose: (key: string
       {props.hits.map((hit, index) => (
         <li key={hit.key}>
           <button class="strip-photo" aria-current={index === props.at ? "true" : undefined} onClick={() => props.onChoose(hit.key)}
-            aria-label={`Compare with match ${index + 1}, ${hit.label === null ? "not labelled" : readable(hit.label)}, ${score(hit.score)}`}>
+            aria-label={`Compare with match ${index + 1}, ${hit.label === null ? "not labelled" : nameOf(hit.label)}, ${score(hit.score)}`}>
             <Photo media={hit.media} alt="" />
           </button>
         </li>
@@ -196,7 +196,7 @@ function Pair(props: {
       )}
     </>
   );
-  const alt = (side: Side) => (side.label === null ? side.file : `${readable(side.label)}, ${side.file}`);
+  const alt = (side: Side) => (side.label === null ? side.file : `${nameOf(side.label)}, ${side.file}`);
   const line = () => {
     if (chosen === null || !matches[chosen]) return null;
     const [from, to] = placesOf(chosen).map((place, side) => {
@@ -296,7 +296,7 @@ function SideName(props: { side: Side; source: { key: string } | null }) {
   return (
     <>
       <span class="compare-name">
-        {side.label === null ? <span class="faint">Not labelled</span> : <a href={`/species?label=${encodeURIComponent(side.label)}`} onClick={follow}>{readable(side.label)}</a>}
+        {side.label === null ? <span class="faint">Not labelled</span> : <a href={`/species?label=${encodeURIComponent(side.label)}`} onClick={follow}>{nameOf(side.label)}</a>}
         <span class="faint small compare-file" title={side.file}>{side.file}</span>
       </span>
       {source && <a class="button button-plain" href={`/search?key=${encodeURIComponent(source.key)}`} onClick={follow} aria-label="Search with this one" title="Search with this one"><SearchIcon /></a>}

@@ -3,10 +3,10 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { ApiError, mediaUrl } from "../lib/api";
 import { fitted, type Box, type Size } from "../lib/geometry";
 import { useShortcuts } from "../lib/keys";
-import { fileOf, plural, readable } from "../lib/names";
+import { fileOf, plural, sentence } from "../lib/names";
 import { follow, go, query as told } from "../lib/router";
 import { useSize } from "../lib/size";
-import { sentence, type Uploaded } from "../lib/upload";
+import type { Uploaded } from "../lib/upload";
 import { BoxDraw } from "../parts/BoxDraw";
 import { BoxIcon, CloseIcon } from "../parts/LookIcons";
 import { Matches } from "../parts/Matches";
@@ -14,6 +14,7 @@ import { Photo } from "../parts/Photo";
 import { ChoosePhoto, DropZone, useUpload, type Upload } from "../parts/PhotoDrop";
 import { counts, labels, library, table } from "../state/library";
 import { address, COUNTS, forgetAnswers, readAsked, search, show, type Answer, type Asked } from "../state/search";
+import { nameOf } from "../state/names";
 import "../styles/look.css";
 import "../styles/search.css";
 import { Compare } from "./Compare";
@@ -75,7 +76,7 @@ function Start(props: { upload: Upload; gone: string | null }) {
           ? beginnings(18).map((one) => (
             <li key={one.key}>
               <a href={`/search?key=${encodeURIComponent(one.key)}`} onClick={follow} title={one.label ?? fileOf(one.key)}>
-                <Photo media={one.media} alt={one.label === null ? fileOf(one.key) : readable(one.label)} size="medium" />
+                <Photo media={one.media} alt={one.label === null ? fileOf(one.key) : nameOf(one.label)} size="medium" />
               </a>
             </li>
           ))
@@ -249,7 +250,7 @@ function Query(props: { asked: Asked; upload: Upload }) {
       <div ref={frame} class="query-frame">
         {shown && !bad && (
           <div class="query-photo" style={rect ? { left: `${rect.x}px`, top: `${rect.y}px`, width: `${rect.width}px`, height: `${rect.height}px` } : { inset: "0" }}>
-            <img key={shown.media} src={mediaUrl(shown.media, "large")} alt={shown.label === null ? shown.name : `${readable(shown.label)}, ${shown.name}`} draggable={false}
+            <img key={shown.media} src={mediaUrl(shown.media, "large")} alt={shown.label === null ? shown.name : `${nameOf(shown.label)}, ${shown.name}`} draggable={false}
               onLoad={(event) => setNatural({ media: shown.media, size: { width: event.currentTarget.naturalWidth, height: event.currentTarget.naturalHeight } })}
               onError={() => setBad(true)} />
             {parts && photo && <BoxDraw box={asked.region} drawing={drawing} onDone={done} focus={byKeys} />}
@@ -260,7 +261,7 @@ function Query(props: { asked: Asked; upload: Upload }) {
       <div class="query-told">
         <div class="query-head">
           <div class="query-names">
-          <h1>{shown?.label != null ? <a href={`/species?label=${encodeURIComponent(shown.label)}`} onClick={follow} title={shown.label}>{readable(shown.label)}</a> : asked.source.query !== undefined ? "Your photo" : "Not labelled"}</h1>
+          <h1>{shown?.label != null ? <a href={`/species?label=${encodeURIComponent(shown.label)}`} onClick={follow} title={shown.label}>{nameOf(shown.label)}</a> : asked.source.query !== undefined ? "Your photo" : "Not labelled"}</h1>
           {asked.source.key !== undefined && <p class="faint small query-file" title={asked.source.key}>{fileOf(asked.source.key)}</p>}
           </div>
           {!upload.sending && <div class="row query-ways"><ChoosePhoto upload={upload} name="Another photo" /></div>}
@@ -292,7 +293,7 @@ function Filters(props: { asked: Asked; failed: string | null }) {
   const [where, setWhere] = useState(asked.where);
   const [unfolded, setUnfolded] = useState(false);
   useEffect(() => setWhere(asked.where), [asked.where]);
-  const names = [...counts.value.entries()].sort(([a], [b]) => readable(a).localeCompare(readable(b)));
+  const names = [...counts.value.entries()].sort(([a], [b]) => nameOf(a).localeCompare(nameOf(b)));
   const field = library.value?.fields[0];
   const example = field ? `${field.name} = ${field.kind === "text" ? `"${field.values[0] ?? ""}"` : String(field.values[0] ?? 1)}` : 'key contains "2021"';
   const chosen = asked.unlabelled ? "none" : asked.label !== null ? `is ${asked.label}` : "all";
@@ -306,8 +307,8 @@ function Filters(props: { asked: Asked; failed: string | null }) {
         }}>
           <option value="all">all photos</option>
           <option value="none">photos without a label</option>
-          {asked.label !== null && !counts.value.has(asked.label) && <option value={`is ${asked.label}`}>{readable(asked.label)}</option>}
-          {names.map(([name, count]) => <option value={`is ${name}`} key={name}>{readable(name)} ({count})</option>)}
+          {asked.label !== null && !counts.value.has(asked.label) && <option value={`is ${asked.label}`}>{nameOf(asked.label)}</option>}
+          {names.map(([name, count]) => <option value={`is ${name}`} key={name}>{nameOf(name)} ({count})</option>)}
         </select>
       </label>
       <button type="button" class="button only-narrow" aria-expanded={unfolded} onClick={() => setUnfolded(!unfolded)}>{asked.where ? "Filter set" : "Filter"}</button>

@@ -2,20 +2,20 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import { ApiError } from "../lib/api";
 import { useShortcuts } from "../lib/keys";
-import { fileOf, plural, readable, score } from "../lib/names";
+import { fileOf, plural, score, sentence } from "../lib/names";
 import { follow, go, query } from "../lib/router";
 import { useScrollPlace, useTop } from "../lib/scroll";
-import { sentence } from "../lib/upload";
 import { FieldMarks } from "../parts/FieldMarks";
 import { BackIcon, NextIcon, PrintIcon } from "../parts/LookIcons";
 import { towards } from "../parts/Matches";
 import { Photo } from "../parts/Photo";
 import { counts, labels, library, table } from "../state/library";
 import { lacksMixUps, speciesOf, type Near, type Shown, type Species as Told } from "../state/species";
+import { nameOf } from "../state/names";
 import "../styles/look.css";
 import "../styles/species.css";
 
-const sorted = () => [...counts.value.entries()].sort(([a], [b]) => readable(a).localeCompare(readable(b), undefined, { numeric: true }));
+const sorted = () => [...counts.value.entries()].sort(([a], [b]) => nameOf(a).localeCompare(nameOf(b), undefined, { numeric: true }));
 const pageOf = (label: string) => `/species?label=${encodeURIComponent(label)}`;
 
 export function Species() {
@@ -36,7 +36,7 @@ function List() {
   const all = sorted();
   const words = wanted.toLowerCase().split(/\s+/).filter(Boolean);
   const shown = all.filter(([name]) => {
-    const text = `${readable(name)} ${name}`.toLowerCase();
+    const text = `${nameOf(name)} ${name}`.toLowerCase();
     return words.every((word) => text.includes(word));
   });
   if (order !== "name") shown.sort(([, a], [, b]) => (order === "most" ? b - a : a - b));
@@ -119,7 +119,7 @@ function Card(props: { name: string; count: number }) {
     <li ref={own}>
       <a class="kind" href={pageOf(props.name)} onClick={follow} title={props.name}>
         <span class="kind-photo">{typical && <Photo media={typical.media} alt="" size="medium" />}</span>
-        <span class="kind-name">{readable(props.name)}</span>
+        <span class="kind-name">{nameOf(props.name)}</span>
         <span class="small faint">{plural(props.count, "photo")}</span>
       </a>
     </li>
@@ -166,13 +166,13 @@ function Page(props: { label: string }) {
         <a class="button button-plain" href="/species" onClick={follow}><BackIcon />All species</a>
         <div class="row">
           <button class="button button-plain not-touch" onClick={() => print()}><PrintIcon />Print</button>
-          {before !== undefined && <a class="button" href={pageOf(before)} onClick={follow} aria-label={`Label before: ${readable(before)}`} title={`${readable(before)} (P)`}><BackIcon /></a>}
-          {after !== undefined && <a class="button" href={pageOf(after)} onClick={follow} aria-label={`Next label: ${readable(after)}`} title={`${readable(after)} (N)`}><NextIcon /></a>}
+          {before !== undefined && <a class="button" href={pageOf(before)} onClick={follow} aria-label={`Label before: ${nameOf(before)}`} title={`${nameOf(before)} (P)`}><BackIcon /></a>}
+          {after !== undefined && <a class="button" href={pageOf(after)} onClick={follow} aria-label={`Next label: ${nameOf(after)}`} title={`${nameOf(after)} (N)`}><NextIcon /></a>}
         </div>
       </nav>
       <header class="page-head">
         {told?.taxonomy && <p class="page-ranks faint">{Object.values(told.taxonomy).map((name, index) => <span key={index}>{name}</span>)}</p>}
-        <h1 id="page-title" class="guide-title" title={label}>{readable(label)}</h1>
+        <h1 id="page-title" class="guide-title" title={label}>{nameOf(label)}</h1>
         <p class="faint">{(told?.photos ?? count).toLocaleString("en")} of {plural(library.value?.photos ?? labels.value.length, "photo")}</p>
       </header>
       {failed !== null ? (
@@ -190,10 +190,10 @@ function Page(props: { label: string }) {
           {other !== null && other !== label && (
             <section class="page-part page-marks" aria-labelledby="marks-title">
               <div class="row spread">
-                <h2 id="marks-title" class="page-versus">{readable(label)} <span class="faint">or</span> {readable(other)}?</h2>
+                <h2 id="marks-title" class="page-versus">{nameOf(label)} <span class="faint">or</span> {nameOf(other)}?</h2>
                 <label class="row small page-other"><span class="faint">Compare with</span>
                   <select class="field" value={other} onChange={(event) => go("species", { label, vs: event.currentTarget.value }, true)}>
-                    {names.filter((name) => name !== label).map((name) => <option value={name} key={name}>{readable(name)}</option>)}
+                    {names.filter((name) => name !== label).map((name) => <option value={name} key={name}>{nameOf(name)}</option>)}
                   </select>
                 </label>
               </div>
@@ -214,7 +214,7 @@ function PageWaiting() {
 
 function Plate(props: { told: Told }) {
   const { told } = props;
-  const name = readable(told.label);
+  const name = nameOf(told.label);
   return (
     <ul class="plate" aria-label="Typical photos">
       {told.typical.slice(0, 6).map((one, index) => (
@@ -239,11 +239,11 @@ function Alike(props: { near: Near; label: string; chosen: boolean }) {
     <li class={`alike ${chosen ? "alike-on" : ""}`}>
       <button class="alike-choose" aria-pressed={chosen} onClick={() => go("species", { label, vs: near.label }, true)} title={near.label}>
         <span class="kind-photo">{typical && <Photo media={typical.media} alt="" size="medium" />}</span>
-        <span class="kind-name">{readable(near.label)}</span>
+        <span class="kind-name">{nameOf(near.label)}</span>
         <span class="small">alike by {score(near.likeness)}</span>
         <span class="small faint">{near.confused === null ? "mix-ups not measured" : near.confused === 0 ? "never mixed up" : `mixed up in ${near.confused < 0.01 ? "under 1" : Math.round(100 * near.confused)} %`}</span>
       </button>
-      <a class="small" href={pageOf(near.label)} onClick={follow} aria-label={`Its page: ${readable(near.label)}`}>Its page</a>
+      <a class="small" href={pageOf(near.label)} onClick={follow} aria-label={`Its page: ${nameOf(near.label)}`}>Its page</a>
     </li>
   );
 }
@@ -259,7 +259,7 @@ function Odd(props: { told: Told }) {
         {told.odd.map((one) => (
           <li key={one.key}>
             <a href={typical && typical.key !== one.key ? `/search?key=${encodeURIComponent(typical.key)}&with=${encodeURIComponent(one.key)}` : `/search?key=${encodeURIComponent(one.key)}`} onClick={follow} title={fileOf(one.key)}>
-              <Photo media={one.media} size="medium" alt={`${readable(told.label)}, ${fileOf(one.key)}: least like its own`} />
+              <Photo media={one.media} size="medium" alt={`${nameOf(told.label)}, ${fileOf(one.key)}: least like its own`} />
             </a>
             <span class="small faint match-file">{fileOf(one.key)}</span>
           </li>

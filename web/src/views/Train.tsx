@@ -1,6 +1,8 @@
 // Training: which runs there are, how one goes, and whether it helped.
 import { useEffect } from "preact/hooks";
 import { follow, query } from "../lib/router";
+import { Empty } from "../parts/Empty";
+import { Progress } from "../parts/Progress";
 import { duration } from "../state/runlog";
 import { followRuns, runs, runTrouble, type RunCard } from "../state/runs";
 import "../styles/train.css";
@@ -12,13 +14,12 @@ export function Train() {
   const asked = query.value.get("run");
   const list = runs.value;
   const shown = asked ?? list?.[0]?.run ?? null;
-  if (!list) return <p class="empty" role="status">{runTrouble.value ?? "Looking for training runs…"}</p>;
+  if (!list) return runTrouble.value ? <Empty icon="warning" alert title="The runs cannot be shown">{runTrouble.value}</Empty> : <Progress working={null} what="Looking for training runs" />;
   if (!list.length) {
     return (
-      <div class="empty stack">
-        <p>No training run is shown here.</p>
-        <p class="small">Train with <code>fieldmark train photos/ --out runs/first</code>, and give the folder when the service is started: <code>fieldmark serve … --runs runs</code>. A run can be watched while it goes.</p>
-      </div>
+      <Empty icon="feather" title="No training runs here yet">
+        <p>Train with <code>fieldmark train photos/ --out runs/first</code>, and name the folder when you start the service: <code>fieldmark serve … --runs runs</code>. You can watch a run while it goes.</p>
+      </Empty>
     );
   }
   return (
@@ -62,5 +63,6 @@ function RunState({ card }: { card: RunCard }) {
 
 function age(card: RunCard): string {
   const seconds = (Date.now() - Date.parse(card.updated)) / 1000;
-  return seconds < 90 ? "just now" : `${duration(seconds)} ago`;
+  if (seconds < 90) return "just now";
+  return `${seconds < 3600 || seconds > 48 * 3600 ? duration(seconds) : `${Math.floor(seconds / 3600)} h`} ago`;
 }

@@ -5,6 +5,7 @@ import { Icon } from "../../parts/Icon";
 import { Photo } from "../../parts/Photo";
 import { Progress } from "../../parts/Progress";
 import { selection, table } from "../../state/library";
+import { nameOf } from "../../state/names";
 import { clusterName, clusters, filter, place, setFilter, shown, type ClustersAnswer } from "./state";
 
 const fewMerges = 6;
@@ -64,8 +65,8 @@ export function Clusters() {
             }}>
               <Photo media={columns.media[cluster.medoid]!} alt="" />
               <span class="group-words">
-                <span class={cluster.label ? "group-label" : "faint"} title={cluster.label ?? undefined}>{cluster.label ?? "No labels yet"}</span>
-                <span class="group-size">{left[at] === cluster.size ? cluster.size.toLocaleString("en") : `${left[at]} of ${cluster.size}`} photos</span>
+                <span class={cluster.label ? "group-label" : "faint"} title={cluster.label ?? undefined}>{cluster.label === null ? "No labels yet" : nameOf(cluster.label)}</span>
+                <span class="group-size">{left[at] === cluster.size ? cluster.size.toLocaleString("en") : `${left[at]!.toLocaleString("en")} of ${cluster.size.toLocaleString("en")}`} {cluster.size === 1 ? "photo" : "photos"}</span>
               </span>
             </button>
             <button class="group-choose" aria-label={`Choose all of group ${clusterName(at)}`} title="Choose all" onClick={() => {
@@ -86,7 +87,7 @@ function Medoid(props: { answer: ClustersAnswer; at: number }) {
   return (
     <span class="merge-one">
       {media !== undefined && <Photo media={media} alt="" />}
-      <span class="merge-label">{cluster.label ?? `Group ${props.at + 1}`}</span>
+      <span class="merge-label">{cluster.label === null ? `Group ${props.at + 1}` : nameOf(cluster.label)}</span>
     </span>
   );
 }

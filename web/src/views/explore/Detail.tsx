@@ -1,6 +1,8 @@
 // One photo, large: what is known of it, what it is taken for, what is like it.
 import { useEffect, useRef, useState } from "preact/hooks";
 import { ApiError, get, sendJson } from "../../lib/api";
+import { Layer, useLayer } from "../../lib/keys";
+import { chance, when } from "../../lib/names";
 import { follow } from "../../lib/router";
 import { Empty } from "../../parts/Empty";
 import { fileName } from "../../parts/Grid";
@@ -10,6 +12,7 @@ import { Photo } from "../../parts/Photo";
 import { Progress } from "../../parts/Progress";
 import { guessesOf, isUnknown } from "../../state/guesses";
 import { labels, mayLabel, selection, table, versions, type LabelChange } from "../../state/library";
+import { nameOf } from "../../state/names";
 import { opened, place, rows } from "./state";
 
 interface PhotoAnswer {
@@ -29,7 +32,6 @@ interface Hit {
 }
 
 const neighbours = 12;
-const percent = (share: number) => `${Math.round(share * 100)} %`;
 
 export function Detail() {
   const key = opened.value;
@@ -40,6 +42,7 @@ export function Detail() {
 
 function Large(props: { name: string; row: number | null }) {
   const { name, row } = props;
+  const layer = useLayer();
   const dialog = useRef<HTMLDialogElement>(null);
   const [about, setAbout] = useState<PhotoAnswer | null>(null);
   const [hits, setHits] = useState<readonly Hit[] | null>(null);
@@ -121,7 +124,7 @@ function Large(props: { name: string; row: number | null }) {
             <>
               {!sharp && <Photo key={`small ${name}`} class="large-first" media={columns.media[row]!} alt="" eager />}
               <div key={name} class="large-sharp" onLoadCapture={() => setSharp(true)}>
-                <Photo media={columns.media[row]!} size="large" alt={label ? `${label}, ${fileName(name)}` : fileName(name)} eager />
+                <Photo media={columns.media[row]!} size="large" alt={label ? `${nameOf(label)}, ${fileName(name)}` : fileName(name)} eager />
               </div>
             </>
           )}
@@ -136,23 +139,23 @@ function Large(props: { name: string; row: number | null }) {
         {row !== null && (
           <>
             <div class="large-what">
-              {label !== null ? <p class="large-label">{label}</p> : <p class="large-label faint">No label yet</p>}
+              {label !== null ? <p class="large-label" title={label}>{nameOf(label)}</p> : <p class="large-label faint">No label yet</p>}
               {guessed[0] && (
                 <div class="large-guesses">
                   <p class="faint small">{label === null ? "Likely, after the labels so far" : "Without its label it would be taken for"}</p>
                   <ul>
                     {guessed.map((guess) => (
                       <li key={guess.label}>
-                        <span class="large-guess">{guess.label}</span>
+                        <span class="large-guess" title={guess.label}>{nameOf(guess.label)}</span>
                         <span class="large-bar" aria-hidden="true"><span style={{ width: `${100 * guess.probability}%` }} /></span>
-                        <span class="large-percent">{percent(guess.probability)}</span>
+                        <span class="large-percent">{chance(guess.probability)}</span>
                       </li>
                     ))}
                   </ul>
                   {isUnknown(row) && <p class="large-unknown">Perhaps of a kind that has no labels yet.</p>}
                 </div>
               )}
-              {mayLabel.value && <LabelBar rows={[row]} />}
+              {mayLabel.value && <Layer.Provider value={layer}><LabelBar rows={[row]} /></Layer.Provider>}
             </div>
             <div class="large-do">
               <a class="button" href={`/search?key=${encodeURIComponent(name)}`} onClick={follow}><Icon name="search" size={18} />Search with this</a>
@@ -170,10 +173,10 @@ function Large(props: { name: string; row: number | null }) {
               <ul class="large-near">
                 {hits.map((hit) => (
                   <li key={hit.key}>
-                    <button title={hit.key} aria-label={`${hit.score.toFixed(2)} ${hit.label ?? "No label"}, likeness and label of ${hit.key}`} onClick={() => place({ photo: hit.key })}>
+                    <button title={hit.key} aria-label={`${hit.score.toFixed(2)} ${hit.label === null ? "No label" : nameOf(hit.label)}, likeness and label of ${hit.key}`} onClick={() => place({ photo: hit.key })}>
                       <Photo media={hit.media} alt="" />
                       <span class="large-score">{hit.score.toFixed(2)}</span>{" "}
-                      <span class="large-near-label">{hit.label ?? "No label"}</span>
+                      <span class="large-near-label">{hit.label === null ? "No label" : nameOf(hit.label)}</span>
                     </button>
                   </li>
                 ))}
@@ -209,8 +212,8 @@ function Facts(props: { about: PhotoAnswer }) {
             <ol class="large-history">
               {about.history.map((one) => (
                 <li key={one.number}>
-                  <span>{one.after === null ? `Label taken away (was ${one.before})` : one.before === null ? one.after : `${one.before} → ${one.after}`}</span>
-                  <span class="faint">{one.by ? `${one.by}, ` : ""}<time dateTime={one.at}>{new Date(one.at).toLocaleString()}</time></span>
+                  <span>{one.after === null ? `Label taken away (was ${one.before === null ? "none" : nameOf(one.before)})` : one.before === null ? nameOf(one.after) : `${nameOf(one.before)} → ${nameOf(one.after)}`}</span>
+                  <span class="faint">{one.by ? `${one.by}, ` : ""}<time dateTime={one.at}>{when(one.at)}</time></span>
                 </li>
               ))}
             </ol>

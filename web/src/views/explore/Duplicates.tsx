@@ -6,6 +6,7 @@ import { Photo } from "../../parts/Photo";
 import { Progress } from "../../parts/Progress";
 import { labels, selection, table } from "../../state/library";
 import { openPhoto } from "./FilterBar";
+import { nameOf } from "../../state/names";
 import { duplicates, shown, type DuplicateKind } from "./state";
 
 const kinds: Record<DuplicateKind, { name: string; what: string }> = {
@@ -58,7 +59,7 @@ export function Duplicates() {
                 }}>
                   <Photo media={columns.media[row]!} alt="" size="medium" />
                   <span class="twin-name">{fileName(columns.keys[row]!)}</span>
-                  <span class="twin-label">{labels.value[row] ?? "No label"}</span>
+                  <span class="twin-label">{labels.value[row] == null ? "No label" : nameOf(labels.value[row])}</span>
                 </button>
               ))}
             </div>

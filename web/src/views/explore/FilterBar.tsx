@@ -1,8 +1,10 @@
 // What to show: words, label, fields, and the service's own language for everything else.
 import { useEffect, useRef, useState } from "preact/hooks";
 import { useShortcuts } from "../../lib/keys";
+import { byName } from "../../lib/names";
 import { Icon } from "../../parts/Icon";
 import { counts, labels, library, table, type Field } from "../../state/library";
+import { nameOf } from "../../state/names";
 import { clusterName, filter, filterOn, lasso, place, rows, setFilter, told, where } from "./state";
 
 const calmMs = 180;
@@ -23,7 +25,7 @@ export function FilterBar() {
   const { label, fields, clusters } = filter.value;
   const all = table.value?.keys.length ?? 0;
   const without = labels.value.reduce((sum, one) => sum + (one === null ? 1 : 0), 0);
-  const names = [...counts.value].sort((a, b) => a[0].localeCompare(b[0]));
+  const names = [...counts.value].sort((a, b) => byName(nameOf(a[0]), nameOf(b[0])));
   const narrowing = fields.size + (filter.value.where ? 1 : 0);
   return (
     <div class="filter" role="search" aria-label="Photos to show">
@@ -39,8 +41,8 @@ export function FilterBar() {
             onChange={(event) => setFilter({ label: event.currentTarget.value === "*" ? null : event.currentTarget.value.slice(1) })}>
             <option value="*">All labels</option>
             <option value="=">No label ({without.toLocaleString("en")})</option>
-            {names.map(([name, count]) => <option key={name} value={`=${name}`}>{name} ({count.toLocaleString("en")})</option>)}
-            {label && !counts.value.has(label) && <option value={`=${label}`}>{label} (0)</option>}
+            {names.map(([name, count]) => <option key={name} value={`=${name}`}>{nameOf(name)} ({count.toLocaleString("en")})</option>)}
+            {label && !counts.value.has(label) && <option value={`=${label}`}>{nameOf(label)} (0)</option>}
           </select>
         </label>
         <button class="button" aria-expanded={more} aria-controls="filter-more" onClick={() => setMore(!more)}>
@@ -59,7 +61,7 @@ export function FilterBar() {
       {(clusters.length > 0 || lasso.value || narrowing > 0 || label !== null) && (
         <div class="filter-chips">
           {lasso.value && <Chip what="Within the drawn line" onClick={() => (lasso.value = null)} />}
-          {label !== null && <Chip what={label === "" ? "No label" : `Label: ${label}`} onClick={() => setFilter({ label: null })} />}
+          {label !== null && <Chip what={label === "" ? "No label" : `Label: ${nameOf(label)}`} onClick={() => setFilter({ label: null })} />}
           {clusters.map((one) => <Chip key={one} what={`Group ${clusterName(one)}`} onClick={() => setFilter({ clusters: clusters.filter((other) => other !== one) })} />)}
           {[...fields].map(([name, value]) => <Chip key={name} what={`${name}: ${value}`} onClick={() => setFilter({ fields: new Map([...fields].filter(([other]) => other !== name)) })} />)}
           {filter.value.where && <Chip what={filter.value.where} wrong={told.value.error !== null} onClick={() => setFilter({ where: "" })} />}

@@ -1,14 +1,20 @@
 // The map with its legend; what is drawn around becomes what the grid shows and what is chosen.
 import { useEffect, useMemo, useState } from "preact/hooks";
+import { plural } from "../../lib/names";
 import { Empty } from "../../parts/Empty";
 import { Icon } from "../../parts/Icon";
 import { PhotoMap, type How } from "../../parts/Map";
-import { css } from "../../parts/palette";
+import type { Rgb } from "../../parts/mapDrawing";
+import { css, type Entry } from "../../parts/palette";
 import { Progress } from "../../parts/Progress";
 import { selection, table } from "../../state/library";
+import { nameOf } from "../../state/names";
 import { openPhoto } from "./FilterBar";
-import { captionOf, clusters, filtered, lasso, map, outliers, paint, paintBy, paints, place, pointed, type PaintBy } from "./state";
+import { Hint } from "./Hint";
+import { captionOf, clusters, filtered, lasso, lassoing, map, outliers, paint, paintBy, paints, place, pointed, type PaintBy } from "./state";
 
+/** From so many photos on it makes sense to draw around some. */
+const fewest = 12;
 const paintNames: Record<PaintBy, string> = {
   label: "Label", guess: "Likely label", cluster: "Group", outlier: "Unlike all others", plain: "One colour",
 };
@@ -28,7 +34,7 @@ function enclose(rows: number[], how: How): void {
 
 export function MapPanel() {
   const columns = table.value;
-  const [legend, setLegend] = useState(innerWidth > 800);
+  const [legend, setLegend] = useState(innerWidth > 800 && innerHeight > 560);
   useEffect(() => map.need(), [columns?.snapshot]);
   const answer = map.value.value;
   const places = useMemo(() => answer && { x: Float32Array.from(answer.x), y: Float32Array.from(answer.y) }, [answer]);
@@ -38,38 +44,59 @@ export function MapPanel() {
   // A map of other photos than the table's would put names to the wrong points.
   if (!columns || !places || answer?.snapshot !== columns.snapshot) return <div class="map-wait"><Progress working={map.working.value} what="Making the map" /></div>;
   const busy = paintBy.value === "cluster" ? clusters : paintBy.value === "outlier" ? outliers : null;
+  const name = (entry: Entry) => (paintBy.value === "label" || paintBy.value === "guess" ? nameOf(entry.name) : entry.name);
   return (
-    <PhotoMap name={`Map of ${columns.keys.length.toLocaleString("en")} photos`} x={places.x} y={places.y} paint={paint.value} shown={filtered.value}
-      chosen={selection} pointed={pointed} caption={captionOf} onHover={() => undefined} onOpen={(row) => openPhoto(columns.keys[row])} onEnclose={enclose}>
+    <div class="map-panel">
+      {columns.keys.length >= fewest && <Hint />}
+      <PhotoMap name={`Map of ${plural(columns.keys.length, "photo")}`} x={places.x} y={places.y} paint={paint.value} shown={filtered.value} lassoing={lassoing}
+        chosen={selection} pointed={pointed} caption={captionOf} onHover={() => undefined} onOpen={(row) => openPhoto(columns.keys[row])} onEnclose={enclose}>
+        {!answer.final && <Sketch />}
+      </PhotoMap>
       <div class="legend">
         <div class="legend-by"><label for="legend-by">Colour</label>
           <select class="field" id="legend-by" value={paintBy.value} onChange={(event) => place({ colour: event.currentTarget.value }, true)}>
             {paints.map((one) => <option key={one} value={one}>{paintNames[one]}</option>)}
           </select>
-          <button class="legend-fold" aria-expanded={legend} aria-label="Meaning of the colours" onClick={() => setLegend(!legend)}><Icon name={legend ? "down" : "up"} size={16} /></button>
+          {paint.value.legend.length > 0 && <button class="legend-fold" aria-expanded={legend} aria-label="Meaning of the colours" title="Meaning of the colours" onClick={() => setLegend(!legend)}><Icon name={legend ? "down" : "up"} size={16} /></button>}
         </div>
         {busy && !busy.value.value && (busy.error.value ? <p class="legend-note">{busy.error.value}</p> : <Progress small working={busy.working.value} what="Computing" />)}
         {legend && paint.value.legend.length > 0 && (
           <ul class="legend-list" aria-label={`Colours: ${paintNames[paintBy.value]}`}>
             {paint.value.legend.map((entry) => (
               <li key={entry.name}>
-                <button title={`Choose all ${entry.count.toLocaleString("en")}`} onClick={(event) => {
+                <button title={`${entry.name}: choose all ${entry.count.toLocaleString("en")}`} onClick={(event) => {
                   const { group } = paint.value;
                   const all: number[] = [];
-                  for (let row = 0; row < group.length; row++) if (group[row] === entry.group && (!filtered.value || filtered.value[row])) all.push(row);
+                  for (let row = 0; row < group.length; row++) if (entry.groups.includes(group[row]!) && (!filtered.value || filtered.value[row])) all.push(row);
                   selection.value = new Set([...(event.shiftKey ? selection.peek() : []), ...all]);
                 }}>
-                  <span class="legend-dot" style={{ background: css(entry.colour) }} />
-                  <span class="legend-name">{entry.name}</span>
+                  <span class="legend-dot" style={{ background: dot(entry.colours) }} />
+                  <span class="legend-name">{name(entry)}</span>
                   <span class="legend-count">{entry.count.toLocaleString("en")}</span>
                 </button>
               </li>
             ))}
           </ul>
         )}
-        {!answer.final && <p class="legend-note" role="status">{map.working.value ? `${map.working.value.what}: a better map is being made` : "A first sketch; a better map is being made"}</p>}
         {map.error.value && <p class="legend-note">{map.error.value}</p>}
       </div>
-    </PhotoMap>
+    </div>
+  );
+}
+
+/** Several colours share the disc. */
+function dot(colours: readonly Rgb[]): string {
+  if (colours.length === 1) return css(colours[0]!);
+  const part = 100 / colours.length;
+  return `conic-gradient(${colours.map((colour, at) => `${css(colour)} ${at * part}% ${(at + 1) * part}%`).join(", ")})`;
+}
+
+function Sketch() {
+  const working = map.working.value;
+  return (
+    <div class="map-sketch" role="status">
+      <span>A first sketch; a better map comes by itself</span>
+      <progress aria-label="Making the map" {...(working && working.total > 0 ? { value: working.done, max: working.total } : {})} />
+    </div>
   );
 }

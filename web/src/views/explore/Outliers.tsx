@@ -4,6 +4,7 @@ import { Empty } from "../../parts/Empty";
 import { Grid } from "../../parts/Grid";
 import { Progress } from "../../parts/Progress";
 import { table } from "../../state/library";
+import { nameOf } from "../../state/names";
 import { openPhoto } from "./FilterBar";
 import { byLabel, captionOf, outliers, place, pointed, shown } from "./state";
 
@@ -36,7 +37,7 @@ export function Outliers() {
               badge={(row) => {
                 const place = at.get(row)!;
                 const near = answer.nearest[place];
-                return { text: answer.scores[place]!.toFixed(2), title: near ? `Looks more like ${near}` : "How unlike others" };
+                return { text: answer.scores[place]!.toFixed(2), title: near ? `Looks more like ${nameOf(near)}` : "How unlike others" };
               }} />
           )}
       </div>

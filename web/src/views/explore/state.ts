@@ -1,13 +1,15 @@
 // What Explore shows, worked out from the address, the labels, the lasso and the service's derived answers.
 import { computed, effect, signal } from "@preact/signals";
 import { ApiError, get } from "../../lib/api";
+import { byName } from "../../lib/names";
 import { go, query, view } from "../../lib/router";
 import { isDark } from "../../lib/theme";
 import { paintAmounts, paintKinds, paintPlain, type Paint } from "../../parts/palette";
-import type { Caption } from "../../parts/Grid";
+import { labelCaption, type Caption } from "../../parts/Grid";
 import { derived } from "../../state/derived";
 import { guesses, guessesOf } from "../../state/guesses";
-import { change, labels, library, table } from "../../state/library";
+import { change, counts, labels, library, table } from "../../state/library";
+import { nameOf } from "../../state/names";
 import { narrow, readFilter, rowsOf, whereOf, writeFilter, type Filter } from "./filter";
 
 export interface MapAnswer {
@@ -74,6 +76,8 @@ export function setFilter(told: Partial<Filter>, replace = false): void {
 
 /** Rows that a line was drawn around on the map; the grid shows only these until it is taken away. */
 export const lasso = signal<ReadonlySet<number> | null>(null);
+/** Dragging on the map draws around photos. */
+export const lassoing = signal(false);
 /** Row that is pointed at in the grid. */
 export const pointed = signal<number | null>(null);
 
@@ -134,8 +138,11 @@ export const shown = computed(() => {
 export const rows = computed<Int32Array>(() => {
   const all = rowsOf(shown.value, table.value?.keys.length ?? 0);
   if (order.value === "label") {
+    // Photos without a label come last.
     const by = labels.value;
-    return all.slice().sort((a, b) => ((by[a] ?? "\uffff") < (by[b] ?? "\uffff") ? -1 : by[a] === by[b] ? a - b : 1));
+    const place = new Map([...counts.value.keys()].sort((a, b) => byName(nameOf(a), nameOf(b))).map((label, at) => [label as string | null, at]));
+    const at = (row: number) => place.get(by[row] ?? null) ?? place.size;
+    return all.slice().sort((a, b) => at(a) - at(b) || a - b);
   }
   if (order.value === "unsure" && guesses.value) {
     const by = guesses.value.probability;
@@ -152,14 +159,14 @@ export const filterOn = computed(() => filtered.value !== null || lasso.value !=
 /** Label, or what it is likely to be. */
 export function captionOf(row: number): Caption {
   const label = labels.value[row] ?? null;
-  if (label !== null) return { text: label, kind: "label" };
+  if (label !== null) return labelCaption(label);
   const guess = guessesOf(row)[0];
-  return guess ? { text: guess.label, kind: "guess", probability: guess.probability } : { text: "No label", kind: "none" };
+  return guess ? labelCaption(guess.label, guess.probability) : { text: "No label", kind: "none" };
 }
 
 export const clusterName = (place: number): string => {
   const label = clusters.value.value?.clusters[place]?.label;
-  return label ? `${place + 1}, mostly ${label}` : String(place + 1);
+  return label ? `${place + 1}, mostly ${nameOf(label)}` : String(place + 1);
 };
 
 /** Colours are dealt out by what the filter leaves; a drawn line does not change them under one's hands. */
@@ -171,12 +178,12 @@ export const paint = computed<Paint>(() => {
     case "guess": {
       const told = guesses.value;
       const kinds = Array.from({ length: count }, (_, row) => told?.classes[told.guess[row] ?? -1] ?? null);
-      return paintKinds(kinds, filtered.value, dark, { none: "No guess", others: "Others" });
+      return paintKinds(kinds, filtered.value, dark, { none: "No guess", others: "others" });
     }
     case "cluster": {
       const answer = clusters.value.value;
       if (!answer) return paintPlain(count, dark);
-      return paintKinds(answer.assigned.map(clusterName), filtered.value, dark, { none: "None", others: "Other groups" });
+      return paintKinds(answer.assigned.map(clusterName), filtered.value, dark, { none: "None", others: "other groups" });
     }
     case "outlier": {
       const answer = outliers.value.value;

@@ -2,11 +2,13 @@
 import { signal } from "@preact/signals";
 import { useEffect, useMemo } from "preact/hooks";
 import { get } from "../../lib/api";
+import { when } from "../../lib/names";
 import { tell, tellError } from "../../lib/toast";
 import { UndoButtons } from "../../parts/Labelling";
 import { Photo } from "../../parts/Photo";
 import { setEach } from "../../state/labelling";
 import { arrived, change, labels, mayLabel, me, table, versions, type LabelChange } from "../../state/library";
+import { nameOf } from "../../state/names";
 import { groupsOf, restored, type Group } from "./groups";
 
 /** Changes of before the page was opened, that were asked for. */
@@ -27,11 +29,6 @@ async function load(from: number): Promise<void> {
 
 /** Where nobody needs a token nobody has a name. */
 const whoOf = (by: string) => (by === "" ? "" : by === me.value?.name ? "you, " : `${by}, `);
-const when = (text: string): string => {
-  const at = new Date(text);
-  const today = at.toDateString() === new Date().toDateString();
-  return at.toLocaleString("en-GB", today ? { hour: "2-digit", minute: "2-digit" } : { day: "numeric", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit" });
-};
 
 export function History() {
   useEffect(() => {
@@ -68,10 +65,10 @@ export function History() {
                 {group.changes.length > SHOWN && <span class="history-more small">+{(group.changes.length - SHOWN).toLocaleString("en")}</span>}
               </div>
               <div class="history-words">
-                <span><strong>{group.after ?? "Label removed"}</strong>{group.changes.length > 1 && <span class="faint"> · {group.changes.length.toLocaleString("en")} photos</span>}</span>
+                <span><strong title={group.after ?? undefined}>{group.after === null ? "Label removed" : nameOf(group.after)}</strong>{group.changes.length > 1 && <span class="faint"> · {group.changes.length.toLocaleString("en")} photos</span>}</span>
                 <span class="faint small">
                   {whoOf(group.by)}<time dateTime={group.at}>{when(group.at)}</time>
-                  {before.size === 1 && !before.has(null) && <> · was {[...before][0]}</>}
+                  {before.size === 1 && !before.has(null) && <> · was {nameOf([...before][0]!)}</>}
                   {before.size > 1 && " · had other labels"}
                 </span>
               </div>

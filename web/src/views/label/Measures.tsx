@@ -1,12 +1,13 @@
 // How far labelling is: labelled photos, what they speak for, and how often the guesses are probably right.
 import { signal } from "@preact/signals";
+import { percent, plural } from "../../lib/names";
 import { Dialog } from "../../parts/Dialog";
 import { IconDownload } from "../../parts/labelIcons";
-import { guesses, guessing, labelled, session } from "../../state/guesses";
+import { guesses, guessing, labelled, session, whyNone } from "../../state/guesses";
 import { table } from "../../state/library";
 
-const percent = (share: number) => `${Math.round(100 * share)} %`;
 const open = signal(false);
+const saving = signal(false);
 
 export function Measures() {
   const total = table.value?.keys.length ?? 0;
@@ -20,7 +21,7 @@ export function Measures() {
       </div>
       {told && told.classes.length > 0 && (
         <div class="measure measure-wide" title="Share of all photos that look much like a labelled one">
-          <span class="measure-name">Covered</span><strong>{percent(told.coverage)}</strong>
+          <span class="measure-name">Covered</span>{told.coverage === null ? <span class="faint">…</span> : <strong>{percent(told.coverage)}</strong>}
         </div>
       )}
       <button class="measure measure-button" onClick={() => (open.value = true)} title="How this was measured" aria-haspopup="dialog">
@@ -29,8 +30,17 @@ export function Measures() {
           ? <><strong>{percent(accuracy.estimate)}</strong> <span class="faint">{percent(accuracy.low).replace(" %", "")}–{percent(accuracy.high)}</span><Spark /></>
           : <span class="faint">{told ? "not known yet" : "…"}</span>}
       </button>
-      <a class="button button-plain measure-wide" href="/api/v1/labels.csv" download="labels.csv" title="Labels that people set: path, label"><IconDownload />Labels</a>
-      <a class="button button-plain measure-wide" href="/api/v1/classified.csv" download="classified.csv" title="A guess for every photo, with its probability"><IconDownload />Guesses</a>
+      <button class="button button-plain measure-wide" aria-haspopup="dialog" onClick={() => (saving.value = true)}><IconDownload />Download</button>
+      {saving.value && (
+        <Dialog title="Download" onClose={() => (saving.value = false)}>
+          <div class="stack measure-words">
+            <a class="button button-main" href="/api/v1/labels.csv" download="labels.csv"><IconDownload />Labels</a>
+            <p class="small faint">What people have set: a line for each of the {plural(labelled.value, "labelled photo")} (labels.csv).</p>
+            <a class="button" href="/api/v1/classified.csv" download="classified.csv"><IconDownload />Guesses</a>
+            <p class="small faint">A guess for every photo, with how likely it is (classified.csv). It takes labels of two kinds.</p>
+          </div>
+        </Dialog>
+      )}
       {open.value && (
         <Dialog title="How often the guesses are right" onClose={() => (open.value = false)}>
           <div class="stack measure-words">
@@ -40,12 +50,9 @@ export function Measures() {
                 <p>Measured on {accuracy.photos.toLocaleString("en")} labelled photos: {accuracy.how}.</p>
                 <p class="faint small">This holds for photos like those that were labelled. Photos that were chosen because they are hard make it look lower than it is; kinds of which no photo is labelled make it look higher.</p>
               </>
-            ) : <p>{told?.why ?? "There are too few labels to measure it. A few photos of each of a few kinds are enough."}</p>}
-            <p class="small">Covered: {told ? percent(told.coverage) : "…"} of all photos look much like a labelled one. The others are where guesses go wrong most.</p>
-            <p class="row">
-              <a class="button" href="/api/v1/labels.csv" download="labels.csv"><IconDownload />labels.csv</a>
-              <a class="button" href="/api/v1/classified.csv" download="classified.csv"><IconDownload />classified.csv</a>
-            </p>
+            ) : <p>{whyNone() ?? "There are too few labels to measure it. A few photos of each of a few kinds are enough."}</p>}
+            {told?.coverage != null && <p class="small">{percent(told.coverage)} of all photos are covered: they look much like a labelled one. The others are where guesses go wrong most.</p>}
+            <p class="measure-also"><button class="button" onClick={() => { open.value = false; saving.value = true; }}><IconDownload />Download…</button></p>
           </div>
         </Dialog>
       )}

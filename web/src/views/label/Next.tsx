@@ -2,19 +2,24 @@
 import { signal } from "@preact/signals";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { useShortcuts } from "../../lib/keys";
+import { chance } from "../../lib/names";
+import { Empty } from "../../parts/Empty";
 import { fileName } from "../../parts/Grid";
 import { LabelBar } from "../../parts/LabelBar";
 import { IconSkip, IconUndo } from "../../parts/labelIcons";
 import { Photo } from "../../parts/Photo";
+import { Progress } from "../../parts/Progress";
 import { useSwipe } from "../../parts/useSwipe";
 import { guesses } from "../../state/guesses";
-import { canUndo, setLabels, undo } from "../../state/labelling";
+import type { Edit } from "../../state/edits";
+import { setLabels, undo } from "../../state/labelling";
 import { mayLabel, labels, table } from "../../state/library";
-import { back, choicesOf, exhausted, fill, isCompared, loading, pass, queue, stageSize } from "../../state/next";
+import { nameOf } from "../../state/names";
+import { back, choicesOf, exhausted, fill, hasSkipped, isCompared, loading, pass, queue, showSkipped, stageSize } from "../../state/next";
 import { Stage } from "./Stage";
 
 /** What was done in this visit, the last at the end; Z takes it back. */
-const trail = signal<readonly { row: number; label: string | null }[]>([]);
+const trail = signal<readonly { row: number; label: string | null; edit: Edit | null }[]>([]);
 
 export function Next() {
   const [beside, setBeside] = useState<number | null>(null);
@@ -27,23 +32,22 @@ export function Next() {
   pinned.current = row ?? null;
   const choices = row === undefined ? [] : choicesOf(row);
 
-  function move(label: string | null) {
+  function move(label: string | null, edit: Edit | null = null) {
     if (row === undefined) return;
-    trail.value = [...trail.value, { row, label }].slice(-100);
+    trail.value = [...trail.value, { row, label, edit }].slice(-100);
     setBeside(null);
     setNaming(false);
     pass(row, label === null);
   }
   function accept(label: string | undefined) {
     if (row === undefined || label === undefined || !mayLabel.value) return;
-    setLabels([row], label, true);
-    move(label);
+    move(label, setLabels([row], label, true));
   }
   function takeBack() {
     const last = trail.value.at(-1);
     if (!last) return;
     trail.value = trail.value.slice(0, -1);
-    if (last.label !== null && canUndo.value) undo();
+    if (last.edit) undo(last.edit);
     back(last.row);
   }
   useShortcuts([
@@ -57,8 +61,14 @@ export function Next() {
   const swipe = useSwipe({ right: () => accept(choices[0]?.label), left: () => move(null) });
 
   if (row === undefined) {
-    if (loading.value || !exhausted.value) return <p class="empty" role="status">Looking for the photos whose labels help most…</p>;
-    return <p class="empty">Nothing more to ask: every photo has a label, or was skipped. Reload the page to see the skipped ones again.</p>;
+    if (loading.value || !exhausted.value) return <Progress working={null} what="Looking for the photos whose labels help most" />;
+    if (!table.value?.keys.length) return <Empty icon="photo" title="No photos yet">There is nothing to label.</Empty>;
+    return (
+      <Empty icon="check" title="Nothing more to ask">
+        {hasSkipped.value ? "Every photo has a label, or was skipped." : "Every photo has a label."}
+        {hasSkipped.value && <button class="button" onClick={showSkipped}>Show the skipped ones</button>}
+      </Empty>
+    );
   }
   const key = table.value!.keys[row]!;
   const media = table.value!.media[row]!;
@@ -72,15 +82,15 @@ export function Next() {
         </div>
         {beside !== null && (
           <figure class="next-beside">
-            <Stage media={table.value!.media[beside]!} alt={`${labels.value[beside] ?? ""}, to compare`} size={stageSize()} />
-            <figcaption>{labels.value[beside]}</figcaption>
+            <Stage media={table.value!.media[beside]!} alt={`${nameOf(labels.value[beside] ?? "")}, to compare`} size={stageSize()} />
+            <figcaption>{nameOf(labels.value[beside] ?? "")}</figcaption>
           </figure>
         )}
-        {swipe.far && <span class="next-hint">{swipe.moved > 0 ? choices[0]?.label ?? "" : "Skip"}</span>}
+        {swipe.far && <span class="next-hint">{swipe.moved > 0 ? choices[0] ? nameOf(choices[0].label) : "" : "Skip"}</span>}
       </div>
       <section class="next-side" aria-label="What it may be">
         <p class="next-last small" role="status">
-          {last ? <><span class="faint">{last.label === null ? "Skipped" : "Labelled"} </span>{last.label}</> : <span class="faint">{mayLabel.value ? "Which one is it?" : "Your token does not allow to label."}</span>}
+          {last ? <><span class="faint">{last.label === null ? "Skipped" : "Labelled"} </span>{last.label !== null && nameOf(last.label)}</> : <span class="faint">{mayLabel.value ? "Which one is it?" : "Your token does not allow to label."}</span>}
         </p>
         {waiting && <div class="next-wait faint small" role="status">Comparing with labelled photos…</div>}
         {!waiting && !choices.length && <p class="faint">Nothing is labelled yet. Type what this is; after a few photos of two kinds the guesses begin.</p>}
@@ -89,13 +99,13 @@ export function Next() {
             <li key={one.label} class="choice">
               <button class="choice-main" disabled={!mayLabel.value} onClick={() => accept(one.label)}>
                 <kbd class="kbd">{index + 1}</kbd>
-                <span class="choice-name">{one.label}</span>
-                <span class="choice-chance">{one.probability === undefined ? <span class="faint">looks alike</span> : percent(one.probability)}</span>
+                <span class="choice-name" title={one.label}>{nameOf(one.label)}</span>
+                <span class="choice-chance">{one.probability === undefined ? <span class="faint">looks alike</span> : chance(one.probability)}</span>
                 <span class="choice-bar" aria-hidden="true"><span style={{ width: `${100 * (one.probability ?? 0)}%` }} /></span>
               </button>
               <div class="choice-photos">
                 {one.rows.map((other) => (
-                  <button key={other} class="choice-photo" aria-label={`Compare with a ${one.label}`} aria-pressed={beside === other}
+                  <button key={other} class="choice-photo" aria-label={`Compare with a ${nameOf(one.label)}`} aria-pressed={beside === other}
                     onPointerEnter={(event) => event.pointerType === "mouse" && setBeside(other)} onPointerLeave={(event) => event.pointerType === "mouse" && setBeside(null)}
                     onClick={() => setBeside(beside === other ? null : other)}>
                     <Photo media={table.value!.media[other]!} alt="" eager />
@@ -105,15 +115,16 @@ export function Next() {
             </li>
           ))}
         </ol>
-        {naming
-          ? <LabelBar rows={[row]} focus quiet noNumbers onDone={(label) => label !== null && move(label)} onLeave={() => setNaming(false)} />
-          : (
+        {naming || !waiting && !choices.length && mayLabel.value
+          ? <LabelBar key={naming ? "asked" : `for ${row}`} rows={[row]} focus={naming} quiet noNumbers onDone={(label, edit) => label !== null && move(label, edit)} onLeave={() => setNaming(false)} />
+          : null}
+        {!naming && (
             <div class="next-actions">
-              <button class="button" disabled={!mayLabel.value} onClick={() => setNaming(true)}><kbd class="kbd">N</kbd>Another…</button>
+              {choices.length > 0 && <button class="button" disabled={!mayLabel.value} onClick={() => setNaming(true)}><kbd class="kbd">N</kbd>Another…</button>}
               <button class="button" onClick={() => move(null)}><IconSkip />Skip <kbd class="kbd">S</kbd></button>
               <button class="button button-plain" disabled={!last} onClick={takeBack}><IconUndo />Back <kbd class="kbd">Z</kbd></button>
             </div>
-          )}
+        )}
         <p class="next-file faint small" title={key}>{fileName(key)}</p>
       </section>
     </div>
@@ -121,4 +132,3 @@ export function Next() {
 }
 
 const onButton = (event: KeyboardEvent) => event.target instanceof HTMLElement && /^(BUTTON|A|SUMMARY)$/.test(event.target.tagName);
-const percent = (share: number) => (share >= 0.995 ? "> 99 %" : `${Math.round(100 * share)} %`);

@@ -3,15 +3,21 @@ import { signal } from "@preact/signals";
 import { useEffect, useState } from "preact/hooks";
 import { wait } from "../../lib/api";
 import { useShortcuts } from "../../lib/keys";
+import { chance } from "../../lib/names";
 import { tellError } from "../../lib/toast";
+import { Empty } from "../../parts/Empty";
 import { LabelBar } from "../../parts/LabelBar";
 import { IconDown, IconLeft, IconRight, IconUndo } from "../../parts/labelIcons";
 import { Photo } from "../../parts/Photo";
+import { Progress } from "../../parts/Progress";
 import { useSwipe } from "../../parts/useSwipe";
-import { canUndo, setLabels, undo } from "../../state/labelling";
-import { labels, mayLabel, table } from "../../state/library";
+import type { Edit } from "../../state/edits";
+import { setLabels, undo } from "../../state/labelling";
+import { counts, labels, mayLabel, table } from "../../state/library";
+import { nameOf } from "../../state/names";
 import { stageSize } from "../../state/next";
 import { Stage } from "./Stage";
+import { TooFew } from "./TooFew";
 
 interface Doubt {
   key: string;
@@ -28,8 +34,7 @@ interface Pair {
 }
 const pairs = signal<readonly Pair[] | null>(null);
 const aside = signal<ReadonlySet<string>>(new Set());
-const nameOf = (pair: Pair) => `${pair.first} | ${pair.second}`;
-const percent = (share: number) => `${Math.round(100 * share)} %`;
+const idOf = (pair: Pair) => `${pair.first} | ${pair.second}`;
 
 async function load(signal: AbortSignal): Promise<void> {
   try {
@@ -46,7 +51,7 @@ const openOf = (pair: Pair) => pair.photos.filter((one) => {
 
 export function Pairs() {
   const [name, setName] = useState<string | null>(null);
-  const [trail, setTrail] = useState<readonly { key: string; labelled: boolean; pair: string }[]>([]);
+  const [trail, setTrail] = useState<readonly { key: string; edit: Edit | null; pair: string }[]>([]);
   const [naming, setNaming] = useState(false);
   useEffect(() => {
     const own = new AbortController();
@@ -54,16 +59,16 @@ export function Pairs() {
     return () => own.abort();
   }, []);
   const open = (pairs.value ?? []).map((pair) => ({ pair, left: openOf(pair) })).filter((one) => one.left.length);
-  const now = open.find((one) => nameOf(one.pair) === name) ?? open[0];
+  const now = open.find((one) => idOf(one.pair) === name) ?? open[0];
   const photo = now?.left[0];
   const row = photo ? table.value!.rowOf.get(photo.key)! : -1;
 
-  function decide(label: string | null) {
+  function decide(label: string | null, done: Edit | null = null) {
     if (!photo || !now || (label !== null && !mayLabel.value)) return;
     if (label === null) aside.value = new Set([...aside.value, photo.key]);
-    else setLabels([row], label, true);
-    setTrail([...trail, { key: photo.key, labelled: label !== null, pair: nameOf(now.pair) }].slice(-100));
-    setName(nameOf(now.pair));
+    const edit = done ?? (label === null ? null : setLabels([row], label, true));
+    setTrail([...trail, { key: photo.key, edit, pair: idOf(now.pair) }].slice(-100));
+    setName(idOf(now.pair));
     setNaming(false);
   }
   function takeBack() {
@@ -71,13 +76,13 @@ export function Pairs() {
     if (!last) return;
     setTrail(trail.slice(0, -1));
     setName(last.pair);
-    if (last.labelled && canUndo.value) undo();
+    if (last.edit) undo(last.edit);
     else aside.value = new Set([...aside.value].filter((key) => key !== last.key));
   }
   useShortcuts([
     { key: "ArrowLeft", what: "It is the left one", run: () => decide(now?.pair.first ?? null) },
     { key: "ArrowRight", what: "It is the right one", run: () => decide(now?.pair.second ?? null) },
-    { key: "ArrowDown", what: "Neither, or not to be told", run: () => decide(null) },
+    { key: "ArrowDown", what: "Cannot tell", run: () => decide(null) },
     { key: "n", what: "Another kind: type a label", run: () => setNaming(true) },
     { key: "z", what: "Take the last one back", run: takeBack },
   ], [photo?.key, trail, mayLabel.value]);
@@ -86,18 +91,21 @@ export function Pairs() {
     for (const one of now?.left.slice(1, 3) ?? []) new Image().src = `/media/${one.media}/${stageSize()}`;
   }, [photo?.key]);
 
-  if (!pairs.value) return <p class="empty" role="status">Looking for photos that stand between two kinds…</p>;
-  if (!photo || !now) return <p class="empty">{pairs.value.length ? "All look-alikes are settled." : "No photo stands between two kinds: the guesses are clear, or too little is labelled yet."}</p>;
+  if (!pairs.value) return <Progress working={null} what="Looking for photos that stand between two kinds" />;
+  if (!photo || !now) {
+    return counts.value.size < 2 ? <TooFew />
+      : <Empty icon="check" title={pairs.value.length ? "All look-alikes are settled" : "Nothing to settle"}>{pairs.value.length ? "" : "No photo stands between two kinds."}</Empty>;
+  }
   const side = (which: "first" | "second") => {
     const label = now.pair[which];
     return (
       <button class={`pair-side pair-${which}`} disabled={!mayLabel.value} onClick={() => decide(label)}>
-        <span class="pair-name">{which === "first" && <IconLeft />}<span>{label}</span>{which === "second" && <IconRight />}</span>
-        <span class="pair-chance small">{percent(photo[which])}</span>
+        <span class="pair-name">{which === "first" && <IconLeft />}<span title={label}>{nameOf(label)}</span>{which === "second" && <IconRight />}</span>
+        <span class="pair-chance small">{chance(photo[which])}</span>
         <span class="pair-photos">
           {now.pair.typical[which].slice(0, 6).map((key) => {
             const other = table.value!.rowOf.get(key);
-            return other === undefined ? null : <Photo key={key} media={table.value!.media[other]!} alt={`A typical ${label}`} eager />;
+            return other === undefined ? null : <Photo key={key} media={table.value!.media[other]!} alt={`A typical ${nameOf(label)}`} eager />;
           })}
         </span>
       </button>
@@ -107,8 +115,8 @@ export function Pairs() {
     <div class="pairs">
       <label class="pairs-pick">
         <span class="faint small">Pair</span>
-        <select class="field" value={nameOf(now.pair)} onChange={(event) => setName(event.currentTarget.value)}>
-          {open.map((one) => <option key={nameOf(one.pair)} value={nameOf(one.pair)}>{one.pair.first} or {one.pair.second} ({one.left.length})</option>)}
+        <select class="field" value={idOf(now.pair)} onChange={(event) => setName(event.currentTarget.value)}>
+          {open.map((one) => <option key={idOf(one.pair)} value={idOf(one.pair)}>{nameOf(one.pair.first)} or {nameOf(one.pair.second)} ({one.left.length})</option>)}
         </select>
         <span class="faint small">{now.left.length} to settle</span>
       </label>
@@ -118,20 +126,20 @@ export function Pairs() {
           <div class="next-slide" style={swipe.moved ? { transform: `translateX(${swipe.moved * 0.6}px)` } : undefined}>
             <Stage key={photo.media} media={photo.media} alt={`Photo to settle: ${photo.key}`} size={stageSize()} />
           </div>
-          {swipe.far && <span class="next-hint">{swipe.moved < 0 ? now.pair.first : now.pair.second}</span>}
+          {swipe.far && <span class="next-hint">{nameOf(swipe.moved < 0 ? now.pair.first : now.pair.second)}</span>}
         </div>
         {side("second")}
       </div>
       <div class="pairs-actions">
         {naming
-          ? <LabelBar rows={[row]} focus quiet noNumbers onDone={(label) => label !== null && decide(label)} onLeave={() => setNaming(false)} />
+          ? <LabelBar rows={[row]} focus quiet noNumbers onDone={(label, edit) => label !== null && decide(label, edit)} onLeave={() => setNaming(false)} />
           : (
             <>
-              <span class="faint small pairs-keys"><kbd class="kbd">←</kbd> {now.pair.first}</span>
-              <button class="button" onClick={() => decide(null)}><IconDown />Not to be told</button>
+              <span class="faint small pairs-keys"><kbd class="kbd">←</kbd> {nameOf(now.pair.first)}</span>
+              <button class="button" onClick={() => decide(null)}><IconDown />Cannot tell</button>
               <button class="button" disabled={!mayLabel.value} onClick={() => setNaming(true)}><kbd class="kbd">N</kbd>Another kind…</button>
               <button class="button button-plain" disabled={!trail.length} onClick={takeBack}><IconUndo />Back <kbd class="kbd">Z</kbd></button>
-              <span class="faint small pairs-keys">{now.pair.second} <kbd class="kbd">→</kbd></span>
+              <span class="faint small pairs-keys">{nameOf(now.pair.second)} <kbd class="kbd">→</kbd></span>
             </>
           )}
       </div>

@@ -2,11 +2,16 @@
 import { signal } from "@preact/signals";
 import { useEffect, useMemo, useState } from "preact/hooks";
 import { useShortcuts } from "../../lib/keys";
-import { Grid } from "../../parts/Grid";
+import { byName } from "../../lib/names";
+import { Empty } from "../../parts/Empty";
+import { Grid, labelCaption } from "../../parts/Grid";
 import { IconCheck } from "../../parts/labelIcons";
-import { guesses } from "../../state/guesses";
+import { Progress } from "../../parts/Progress";
+import { guesses, whyNone } from "../../state/guesses";
 import { setLabels } from "../../state/labelling";
 import { labels, mayLabel } from "../../state/library";
+import { nameOf } from "../../state/names";
+import { TooFew } from "./TooFew";
 import { kindsOf, type Kind } from "./kinds";
 
 const chosen = signal<ReadonlySet<number>>(new Set());
@@ -14,7 +19,7 @@ const bound = signal(0.9);
 
 export function Sure() {
   const told = guesses.value;
-  const kinds = useMemo(() => (told ? kindsOf(told, labels.value) : []), [told, labels.value]);
+  const kinds = useMemo(() => (told ? kindsOf(told, labels.value).sort((a, b) => byName(nameOf(a.label), nameOf(b.label))) : []), [told, labels.value]);
   const [name, setName] = useState<string | null>(null);
   const kind = kinds.find((one) => one.label === name) ?? surest(kinds, bound.value);
   const rows = kind?.rows ?? [];
@@ -30,8 +35,8 @@ export function Sure() {
     setName(null);
   }
   useShortcuts([{ key: "Ctrl+Enter", what: "Label all that are chosen", run: accept, always: true }], [kind?.label, picked.length]);
-  if (!told) return <p class="empty" role="status">Looking for photos that are surely of one kind…</p>;
-  if (!kind) return <p class="empty">{told.why ?? "No photo without a label is guessed to be of a known kind. Label a few of two kinds first."}</p>;
+  if (!told) return <Progress working={null} what="Looking for photos that are surely of one kind" />;
+  if (!kind) return whyNone() !== null ? <TooFew /> : <Empty icon="check" title="No photo is left to label at once">Every photo has a label, or looks like no kind that has one.</Empty>;
   return (
     <div class="sure">
       <nav class="sure-kinds" aria-label="Kinds">
@@ -39,7 +44,7 @@ export function Sure() {
           {kinds.map((one) => (
             <li key={one.label}>
               <button class="sure-kind" aria-pressed={one === kind} onClick={() => setName(one.label)}>
-                <span class="choice-name">{one.label}</span>
+                <span class="choice-name" title={one.label}>{nameOf(one.label)}</span>
                 <span class="small">{one.probability.filter((p) => p >= bound.value).length || <span class="faint">0</span>}<span class="faint"> / {one.rows.length}</span></span>
               </button>
             </li>
@@ -49,13 +54,13 @@ export function Sure() {
       <label class="sure-select">
         <span class="hidden-text">Kind</span>
         <select class="field" value={kind.label} onChange={(event) => setName(event.currentTarget.value)}>
-          {kinds.map((one) => <option key={one.label} value={one.label}>{one.label} ({one.rows.length})</option>)}
+          {kinds.map((one) => <option key={one.label} value={one.label}>{nameOf(one.label)} ({one.rows.length.toLocaleString("en")})</option>)}
         </select>
       </label>
       <div class="sure-main">
         <div class="sure-bar">
           <button class="button button-main" disabled={!picked.length || !mayLabel.value} onClick={accept}>
-            <IconCheck />{picked.length ? `${picked.length.toLocaleString("en")} ${picked.length === 1 ? "is" : "are"} ${kind.label}` : "None is chosen"}
+            <IconCheck />{picked.length ? `${picked.length.toLocaleString("en")} ${picked.length === 1 ? "is" : "are"} ${nameOf(kind.label)}` : "None is chosen"}
           </button>
           <label class="sure-bound small">
             <span>Choose from {Math.round(100 * bound.value)} %</span>
@@ -64,8 +69,8 @@ export function Sure() {
           <span class="faint small sure-help">Tap a photo to take it out or in. The surest stand first.</span>
         </div>
         <div class="sure-grid">
-          <Grid rows={rows} of={kind.label} name={`Photos that are probably ${kind.label}`} chosen={chosen} click="choose"
-            caption={(row) => ({ text: kind.label, kind: "guess", probability: told.probability[row] ?? 0 })} />
+          <Grid rows={rows} of={kind.label} name={`Photos that are probably ${nameOf(kind.label)}`} chosen={chosen} click="choose"
+            caption={(row) => labelCaption(kind.label, told.probability[row] ?? 0)} />
         </div>
       </div>
     </div>

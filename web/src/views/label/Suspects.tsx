@@ -3,13 +3,17 @@ import { signal } from "@preact/signals";
 import { useEffect, useState } from "preact/hooks";
 import { wait } from "../../lib/api";
 import { useShortcuts } from "../../lib/keys";
+import { plural } from "../../lib/names";
 import { tellError } from "../../lib/toast";
 import { fileName } from "../../parts/Grid";
+import { Empty } from "../../parts/Empty";
 import { LabelBar } from "../../parts/LabelBar";
 import { IconLeft, IconRight } from "../../parts/labelIcons";
 import { Photo } from "../../parts/Photo";
+import { Progress } from "../../parts/Progress";
 import { setLabels } from "../../state/labelling";
 import { change, labels, library, mayLabel, table, versions } from "../../state/library";
+import { nameOf } from "../../state/names";
 import { stageSize } from "../../state/next";
 import { Stage } from "./Stage";
 
@@ -72,21 +76,21 @@ export function Suspects() {
     { key: "ArrowLeft", what: "Suspect before", run: () => setPlace(Math.max(at - 1, 0)) },
   ], [one?.key, at, list.length]);
 
-  if (!told.value) return <p class="empty" role="status">Judging each label by the photos around it…</p>;
+  if (!told.value) return <Progress working={null} what="Judging each label by the photos around it" />;
   if (!one) {
     return (
-      <div class="empty stack">
-        <p>{told.value.why ?? `No label looks wrong among the ${told.value.judged.toLocaleString("en")} that could be judged.`}</p>
-        {asked !== change.value && <p><button class="button" onClick={() => setAsked(change.value)}>Judge the labels as they are now</button></p>}
-      </div>
+      <Empty icon={told.value.judged ? "check" : "tag"} title={told.value.judged ? "No label looks wrong" : "Too few labels yet"}>
+        {told.value.judged ? `${plural(told.value.judged, "label")} could be judged.` : "A label is judged by other photos of its kind and of others. Label a few photos of two kinds or more first."}
+        {asked !== change.value && <button class="button" onClick={() => setAsked(change.value)}>Judge the labels as they are now</button>}
+      </Empty>
     );
   }
   const examples = (label: string) => labels.value.flatMap((other, index) => (other === label && index !== row ? [index] : [])).slice(0, EXAMPLES);
   const card = (label: string, words: string, button: preact.JSX.Element) => (
-    <section class="suspect-card" aria-label={`${words}: ${label}`}>
+    <section class="suspect-card" aria-label={`${words}: ${nameOf(label)}`}>
       <p class="faint small">{words}</p>
-      <h2>{label}</h2>
-      <div class="suspect-examples">{examples(label).map((other) => <Photo key={other} media={table.value!.media[other]!} alt={`Another ${label}`} eager />)}</div>
+      <h2 title={label}>{nameOf(label)}</h2>
+      <div class="suspect-examples">{examples(label).map((other) => <Photo key={other} media={table.value!.media[other]!} alt={`Another ${nameOf(label)}`} eager />)}</div>
       {button}
     </section>
   );
@@ -95,7 +99,7 @@ export function Suspects() {
       <div class="suspect-stage"><Stage key={one.media} media={one.media} alt={`Suspect: ${one.key}`} size={stageSize()} /></div>
       <div class="suspect-side">
         <div class="row spread">
-          <p class="faint small">{at + 1} of {list.length} labels that are probably wrong, the likeliest first; {told.value.judged.toLocaleString("en")} were judged</p>
+          <p class="faint small">{(at + 1).toLocaleString("en")} of {plural(list.length, "label")} that may be wrong, the likeliest first; {told.value.judged.toLocaleString("en")} were judged</p>
           <span class="row">
             <button class="button button-plain" aria-label="Suspect before" disabled={at === 0} onClick={() => setPlace(at - 1)}><IconLeft /></button>
             <button class="button button-plain" aria-label="Next suspect" disabled={at >= list.length - 1} onClick={() => setPlace(at + 1)}><IconRight /></button>

@@ -23,7 +23,7 @@ it("restoring leaves alone what was changed since", () => {
 it("kinds hold photos without a label, the surest first, and none of no known kind", () => {
   const told = { classes: ["b", "a"], guess: [0, 0, 1, -1, 0, 0], probability: [0.5, 0.9, 0.7, 0, 1, 1], unknown: [0, 0, 0, 0, 1, 0] };
   expect(kindsOf(told, [null, null, null, null, null, "b"])).toEqual([
-    { label: "a", rows: [2], probability: [0.7] },
     { label: "b", rows: [1, 0], probability: [0.9, 0.5] },
+    { label: "a", rows: [2], probability: [0.7] },
   ]);
 });

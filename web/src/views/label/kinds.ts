@@ -22,6 +22,5 @@ export function kindsOf(told: Pick<Guesses, "classes" | "guess" | "probability" 
     .map(([place, found]) => {
       found.sort((a, b) => told.probability[b]! - told.probability[a]!);
       return { label: told.classes[place]!, rows: found, probability: found.map((row) => told.probability[row]!) };
-    })
-    .sort((a, b) => a.label.localeCompare(b.label));
+    });
 }

@@ -1,6 +1,7 @@
 // Whether training helped: the word, the numbers behind it, what ships, what to try.
 import { useState } from "preact/hooks";
 import type { Ending, HardPair, Measured } from "../../state/runs";
+import { nameOf } from "../../state/names";
 import { longVerdict, signed, Told, tone } from "./words";
 
 const FIRST = 6;
@@ -14,7 +15,7 @@ export function Verdict({ run, ending }: { run: string; ending: Ending }) {
         <p class="verdict-word">{longVerdict(ending.verdict, ending.kind)}</p>
         <p class="verdict-sentence">{ending.sentence}</p>
         <p class="faint">{ending.meaning}</p>
-        <p><strong>What ships:</strong> {shipped}{ending.post_processing && <span class="faint"> · with {ending.post_processing}</span>}</p>
+        <p><strong>What you get:</strong> {shipped}{ending.post_processing && <span class="faint"> · with {ending.post_processing}</span>}</p>
       </section>
       {measured.length > 0 && (
         <section class="run-section">
@@ -34,6 +35,9 @@ export function Verdict({ run, ending }: { run: string; ending: Ending }) {
     </>
   );
 }
+
+/** An end of an interval that is near zero still shows on which side of it. */
+const digits = (value: number) => (value !== 0 && Math.abs(value) < 0.05 ? 2 : 1);
 
 const W = 440;
 const H = 28;
@@ -57,7 +61,7 @@ function Measures({ measures, kind }: { measures: readonly Measured[]; kind: str
                 <td>{one.start?.toFixed(1) ?? "–"}</td>
                 <td>{one.trained?.toFixed(1) ?? "–"}</td>
                 <td class={sure ? (one.gain! > 0 ? "gain-good" : "gain-bad") : ""}>
-                  <strong>{signed(one.gain!)}</strong>{one.low !== null && one.high !== null && <span class="faint"> {signed(one.low)} to {signed(one.high)}</span>}
+                  <strong>{signed(one.gain!)}</strong>{one.low !== null && one.high !== null && <span class="faint"> {signed(one.low, digits(one.low))} to {signed(one.high, digits(one.high))}</span>}
                 </td>
                 <td class="measures-plot">
                   <svg viewBox={`0 0 ${W} ${H}`} height={H} aria-hidden="true" class={sure ? (one.gain! > 0 ? "plot-good" : "plot-bad") : "plot-open"}>
@@ -87,8 +91,8 @@ function Hard({ run, pairs }: { run: string; pairs: readonly HardPair[] }) {
       <ul class="hard">
         {(all ? pairs : pairs.slice(0, FEW)).map((pair) => (
           <li key={`${pair.first}|${pair.second}`} class="hard-pair">
-            <div class="hard-side"><strong>{pair.first}</strong><div class="hard-photos">{pair.photos_first.map(photo)}</div></div>
-            <div class="hard-side"><strong>{pair.second}</strong><div class="hard-photos">{pair.photos_second.map(photo)}</div></div>
+            <div class="hard-side"><strong title={pair.first}>{nameOf(pair.first)}</strong><div class="hard-photos">{pair.photos_first.map(photo)}</div></div>
+            <div class="hard-side"><strong title={pair.second}>{nameOf(pair.second)}</strong><div class="hard-photos">{pair.photos_second.map(photo)}</div></div>
             <p class="small">{pair.start !== null && <>{pair.start.toFixed(0)} % at the start</>}{pair.start !== null && pair.trained !== null && ", "}{pair.trained !== null && <strong>{pair.trained.toFixed(0)} % now</strong>}</p>
           </li>
         ))}
