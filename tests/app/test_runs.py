@@ -59,6 +59,10 @@ def finished_report() -> ReportData:
     )
 
 
+def serve_runs(*places: Path) -> TestClient:
+    return TestClient(create_app(Settings(runs=places)), base_url="http://localhost")
+
+
 @pytest.fixture
 def place(tmp_path):
     return tmp_path / "runs"
@@ -67,7 +71,7 @@ def place(tmp_path):
 @pytest.fixture
 def client(place):
     place.mkdir()
-    with TestClient(create_app(Settings(runs=(place,)))) as client:
+    with serve_runs(place) as client:
         yield client
 
 
@@ -77,7 +81,7 @@ def only(client: TestClient) -> dict:
 
 
 def test_without_places_there_are_no_runs():
-    with TestClient(create_app(Settings())) as client:
+    with serve_runs() as client:
         assert client.get("/api/v1/runs").json() == []
 
 
@@ -108,7 +112,7 @@ def test_runs_are_found_below_a_place_and_named_by_their_way_there(place, client
 
 def test_a_run_folder_may_itself_be_the_place(tmp_path):
     make_run(tmp_path / "cars")
-    with TestClient(create_app(Settings(runs=(tmp_path / "cars",)))) as client:
+    with serve_runs(tmp_path / "cars") as client:
         assert only(client)["name"] == "cars"
 
 
@@ -258,6 +262,9 @@ def test_the_report_is_rendered_from_its_data_and_shut_off(place, client):
     assert "sandbox allow-scripts" in policy
     assert "unsafe" not in policy
     assert "same-origin" not in policy
+    # The page shows it in a frame of its own.
+    assert "frame-ancestors 'self'" in policy
+    assert "x-frame-options" not in page.headers
     assert "content-disposition" not in page.headers
     kept = client.get(address, params={"download": True})
     assert kept.headers["content-disposition"].startswith("attachment")
