@@ -2,15 +2,15 @@
 import { signal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import icon from "./icon.svg";
-import { onTokenNeeded } from "./lib/api";
+import { onTokenNeeded, signOut } from "./lib/api";
 import { shortcuts, useShortcuts } from "./lib/keys";
 import { follow, go, view, views, type View } from "./lib/router";
 import { isDark, theme } from "./lib/theme";
-import { forget, toasts } from "./lib/toast";
+import { forget, tellError, toasts } from "./lib/toast";
 import { Dialog } from "./parts/Dialog";
 import { Icon } from "./parts/Icon";
 import { Labelling } from "./parts/Labelling";
-import { load, table, trouble } from "./state/library";
+import { load, me, table, trouble } from "./state/library";
 import { Explore } from "./views/Explore";
 import { Label } from "./views/Label";
 import { Search } from "./views/Search";
@@ -51,6 +51,7 @@ export function App() {
           ))}
         </nav>
         <div class="shell-side">
+          {me.value?.tokens && <button class="button button-plain" title={`You are ${me.value.name}`} onClick={() => void signOut().catch(tellError)}>Sign out</button>}
           <button class="button button-plain button-icon" aria-label="Shortcuts" title="Shortcuts (?)" onClick={() => (help.value = true)}><Icon name="keys" /></button>
           <button class="button button-plain button-icon" aria-label={isDark() ? "Light theme" : "Dark theme"}
             onClick={() => (theme.value = isDark() ? "light" : "dark")}><Icon name={isDark() ? "sun" : "moon"} /></button>

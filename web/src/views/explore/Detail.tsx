@@ -152,7 +152,7 @@ function Large(props: { name: string; row: number | null }) {
                   {isUnknown(row) && <p class="large-unknown">Perhaps of a kind that has no labels yet.</p>}
                 </div>
               )}
-              {mayLabel.value && <LabelBar rows={[row]} />}
+              {mayLabel.value ? <LabelBar rows={[row]} /> : <p class="small faint">Your token allows to look, not to label.</p>}
             </div>
             <div class="large-do">
               <a class="button" href={`/search?key=${encodeURIComponent(name)}`} onClick={follow}><Icon name="search" size={18} />Search with this</a>
