@@ -1,4 +1,3 @@
-import base64
 import json
 import subprocess
 import sys
@@ -10,11 +9,9 @@ from starlette.testclient import TestClient
 from fieldmark.app import runfolder
 from fieldmark.app.server import create_app
 from fieldmark.app.settings import Settings
-from fieldmark.evaluation.report import ConfusablePair, Facts, Measure, Outcome, ReportData
 from fieldmark.training.lock import hold_run
+from runfolders import PHOTO, line, make_run
 
-PHOTO = b"RIFF....WEBPVP8 "
-SETTINGS = 'name = "gentle"\n[method]\nname = "simclr"\n[train]\nepochs = 8\n'
 HOLD = """
 import sys
 from pathlib import Path
@@ -25,38 +22,8 @@ with hold_run(Path(sys.argv[1])):
 """
 
 
-def line(step: int, **values: object) -> str:
-    return json.dumps({"kind": "train", "step": step, "epoch": step / 10, "loss": 0.5, **values})
-
-
-def make_run(folder: Path, *, steps: int = 20, finished: bool = False) -> Path:
-    folder.mkdir(parents=True)
-    (folder / "run.json").write_text(json.dumps({"fieldmark": "0.1.0", "photos": "/secret/place"}))
-    (folder / "config.resolved.toml").write_text(SETTINGS)
-    (folder / "environment.json").write_text("{}")
-    began = {"identity": {"photos": {"count": 120}}, "epochs": 8}
-    (folder / "training.json").write_text(json.dumps({"began": began}))
-    (folder / "metrics.jsonl").write_text("".join(f"{line(n + 1)}\n" for n in range(steps)))
-    (folder / "timing.jsonl").write_text(
-        '{"step": 10, "images_per_second": 60.0, "unix_time": 1.0}\n'
-    )
-    if finished:
-        report = finished_report()
-        (folder / "report.json").write_text(report.to_json())
-        result = {"verdict": report.outcome.word, "sentence": report.outcome.sentence}
-        (folder / "result.json").write_text(json.dumps(result))
-    return folder
-
-
-def finished_report() -> ReportData:
-    return ReportData(
-        title="<b>birds</b>",
-        outcome=Outcome("hurt", "Training hurt: mAP fell.", "start"),
-        facts=Facts(photos=120, test=40, classes=4),
-        measures=(Measure("map", 40.0, 30.0, low=-12.0, high=-8.0),),
-        confusable=(ConfusablePair("a", "b", 10.0, 20.0, ("one", "gone"), ()),),
-        photos={"one": "data:image/webp;base64," + base64.b64encode(PHOTO).decode()},
-    )
+def serve_runs(*places: Path) -> TestClient:
+    return TestClient(create_app(Settings(runs=places)), base_url="http://localhost")
 
 
 @pytest.fixture
@@ -67,7 +34,7 @@ def place(tmp_path):
 @pytest.fixture
 def client(place):
     place.mkdir()
-    with TestClient(create_app(Settings(runs=(place,)))) as client:
+    with serve_runs(place) as client:
         yield client
 
 
@@ -77,7 +44,7 @@ def only(client: TestClient) -> dict:
 
 
 def test_without_places_there_are_no_runs():
-    with TestClient(create_app(Settings())) as client:
+    with serve_runs() as client:
         assert client.get("/api/v1/runs").json() == []
 
 
@@ -108,7 +75,7 @@ def test_runs_are_found_below_a_place_and_named_by_their_way_there(place, client
 
 def test_a_run_folder_may_itself_be_the_place(tmp_path):
     make_run(tmp_path / "cars")
-    with TestClient(create_app(Settings(runs=(tmp_path / "cars",)))) as client:
+    with serve_runs(tmp_path / "cars") as client:
         assert only(client)["name"] == "cars"
 
 
@@ -258,6 +225,9 @@ def test_the_report_is_rendered_from_its_data_and_shut_off(place, client):
     assert "sandbox allow-scripts" in policy
     assert "unsafe" not in policy
     assert "same-origin" not in policy
+    # The page shows it in a frame of its own.
+    assert "frame-ancestors 'self'" in policy
+    assert "x-frame-options" not in page.headers
     assert "content-disposition" not in page.headers
     kept = client.get(address, params={"download": True})
     assert kept.headers["content-disposition"].startswith("attachment")

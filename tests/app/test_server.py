@@ -24,16 +24,27 @@ def test_a_part_that_cannot_work_makes_the_service_not_ready(asking, tmp_path):
 
 
 def test_every_operation_describes_what_it_may_answer(ask_guarded):
+    schemas = ask_guarded.app.openapi()["components"]["schemas"]
+    problem = set(schemas["Problem"]["properties"])
     for operation in operations(ask_guarded.app):
         assert operation.told.get("summary"), operation.path
         for status, response in operation.told["responses"].items():
             content = response.get("content", {})
             if int(status) >= 400 and operation.path != "/readyz":
-                schema = content["application/problem+json"]["schema"]
-                assert schema == {"$ref": "#/components/schemas/Problem"}, operation
+                assert set(content) == {"application/problem+json"}, operation
+                name = content["application/problem+json"]["schema"]["$ref"].rpartition("/")[2]
+                assert problem <= set(schemas[name]["properties"]), operation
         if operation.scope:
             assert {"401", "403"} <= set(operation.told["responses"])
     assert "HTTPValidationError" not in str(ask_guarded.app.openapi())
+
+
+def test_a_conflict_of_labels_is_described_with_the_labels_of_now(ask):
+    [told] = [
+        o.told for o in operations(ask.app) if (o.method, o.path) == ("PUT", "/api/v1/labels")
+    ]
+    schema = told["responses"]["409"]["content"]["application/problem+json"]["schema"]
+    assert schema == {"$ref": "#/components/schemas/Changed"}
 
 
 def test_without_tokens_the_description_asks_for_none(ask):

@@ -9,6 +9,7 @@ from fieldmark.data.aviary import AviaryConfig
 from fieldmark.index.places import open_index
 from fieldmark.workflows.index import index_photos
 from fieldmark.workflows.sample import sample
+from runfolders import make_run
 from serving import Running
 from tiny import save_encoder
 
@@ -58,6 +59,21 @@ def copy(birds, tmp_path):
 @pytest.fixture
 def service(birds, copy):
     running = Running(copy, "--photos", birds / "photos" / "images").start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="session")
+def shared_service(birds, tmp_path_factory):
+    """One service for all tests that only look: photos of which a third has labels, and a finished run."""
+    place = tmp_path_factory.mktemp("shared")
+    photos = shutil.copytree(birds / "photos" / "images", place / "photos")
+    some = min(photos.rglob("*.*"))
+    shutil.copy(some, some.with_stem("again"))
+    shutil.copytree(birds / "index", place / "index")
+    index_photos(birds / "encoder", photos, place / "index", parts=True)
+    make_run(place / "runs" / "first", finished=True)
+    running = Running(place / "index", "--photos", photos, "--runs", place / "runs").start()
     yield running
     running.stop()
 

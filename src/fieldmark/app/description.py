@@ -55,16 +55,33 @@ def describe(app: FastAPI, routes: list[APIRoute], *, guarded: bool) -> dict[str
     schemas["Problem"] = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
+    problems = _problems(schemas)
     for route in routes:
         for method in route.methods or ():
             operation = told["paths"].get(route.path_format, {}).get(method.lower())
             if operation is not None:
-                _complete(operation, scope_of(route), guarded=guarded)
+                _complete(operation, scope_of(route), guarded=guarded, problems=problems)
     app.openapi_schema = told
     return told
 
 
-def _complete(operation: dict[str, Any], scope: Scope | None, *, guarded: bool) -> None:
+def _problems(schemas: dict[str, Any]) -> list[dict[str, Any]]:
+    """References to the schemas that say all that a problem does, and perhaps more."""
+    members = set(schemas["Problem"]["properties"])
+    return [
+        {"$ref": f"#/components/schemas/{name}"}
+        for name, schema in schemas.items()
+        if members <= set(schema.get("properties", ()))
+    ]
+
+
+def _complete(
+    operation: dict[str, Any],
+    scope: Scope | None,
+    *,
+    guarded: bool,
+    problems: list[dict[str, Any]],
+) -> None:
     more = dict(_ALWAYS)
     if "requestBody" in operation:
         more |= _BODIED
@@ -84,10 +101,10 @@ def _complete(operation: dict[str, Any], scope: Scope | None, *, guarded: bool) 
         responses.setdefault(str(status), {"description": words})
     for status, response in responses.items():
         if int(status) >= 400:
-            _as_problem(response)
+            _as_problem(response, problems)
 
 
-def _as_problem(response: dict[str, Any]) -> None:
+def _as_problem(response: dict[str, Any], problems: list[dict[str, Any]]) -> None:
     schema = response.get("content", {}).get("application/json", {}).get("schema", _PROBLEM)
-    if schema == _PROBLEM:
-        response["content"] = {MEDIA_TYPE: {"schema": _PROBLEM}}
+    if schema in problems:
+        response["content"] = {MEDIA_TYPE: {"schema": schema}}

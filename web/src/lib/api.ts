@@ -46,6 +46,8 @@ async function problemOf(answer: Response): Promise<ApiError> {
 
 /** Called when the service wants a token; the shell asks for one and resolves. */
 let askForToken: () => Promise<void> = () => Promise.resolve();
+/** While it asks: whatever else lacks a token waits for the same answer. */
+let asking: Promise<void> | null = null;
 export function onTokenNeeded(ask: () => Promise<void>): void {
   askForToken = ask;
 }
@@ -63,7 +65,8 @@ async function send(path: string, init: RequestInit, tries = 0): Promise<Respons
     });
   }
   if (answer.status === 401 && tries < 3) {
-    await askForToken();
+    asking ??= askForToken().finally(() => (asking = null));
+    await asking;
     return send(path, init, tries + 1);
   }
   if (answer.status === 503 && tries < 4 && answer.headers.get("Retry-After")) {
@@ -132,6 +135,12 @@ export async function sendPhoto<T>(path: string, photo: Blob, query?: Record<str
     method: "POST", body: photo, headers: { "Content-Type": "application/octet-stream" }, ...(signal ? { signal } : {}),
   });
   return (await answer.json()) as T;
+}
+
+/** End the browser's session; the page begins anew and asks for a token. */
+export async function signOut(): Promise<void> {
+  await send("/api/v1/session", { method: "DELETE" });
+  location.reload();
 }
 
 export type Size = "small" | "medium" | "large";

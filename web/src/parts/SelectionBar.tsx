@@ -35,7 +35,7 @@ export function SelectionBar(props: { shown: Uint8Array | null; onOpen: (row: nu
           </li>
         ))}
       </ul>
-      <div class="chosen-do">{mayLabel.value && <LabelBar rows={rows} onDone={() => (selection.value = new Set())} />}{props.children}</div>
+      <div class="chosen-do">{mayLabel.value ? <LabelBar rows={rows} onDone={() => (selection.value = new Set())} /> : <p class="small faint">Your token allows to look, not to label.</p>}{props.children}</div>
       <button class="button button-plain button-icon" aria-label="Choose nothing" title="Choose nothing (Escape)" onClick={() => (selection.value = new Set())}><Icon name="close" /></button>
     </section>
   );
