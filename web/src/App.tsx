@@ -2,13 +2,8 @@
 import { signal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import icon from "./icon.svg";
-<<<<<<< HEAD
-import { onTokenNeeded } from "./lib/api";
-import { listed, shortcuts, useShortcuts } from "./lib/keys";
-=======
 import { onTokenNeeded, signOut } from "./lib/api";
-import { shortcuts, useShortcuts } from "./lib/keys";
->>>>>>> t1
+import { listed, shortcuts, useShortcuts } from "./lib/keys";
 import { follow, go, view, views, type View } from "./lib/router";
 import { isDark, theme } from "./lib/theme";
 import { forget, tellError, toasts } from "./lib/toast";
@@ -16,11 +11,7 @@ import { Dialog } from "./parts/Dialog";
 import { Empty } from "./parts/Empty";
 import { Icon } from "./parts/Icon";
 import { Labelling } from "./parts/Labelling";
-<<<<<<< HEAD
-import { load, noIndex, table, trouble } from "./state/library";
-=======
-import { load, me, table, trouble } from "./state/library";
->>>>>>> t1
+import { load, me, noIndex, table, trouble } from "./state/library";
 import { Explore } from "./views/Explore";
 import { Label } from "./views/Label";
 import { Search } from "./views/Search";
@@ -65,12 +56,8 @@ export function App() {
           ))}
         </nav>
         <div class="shell-side">
-<<<<<<< HEAD
-          <button class="button button-plain button-icon shell-keys" aria-label="Shortcuts" title="Shortcuts (?)" onClick={() => (help.value = true)}><Icon name="keys" /></button>
-=======
           {me.value?.tokens && <button class="button button-plain" title={`You are ${me.value.name}`} onClick={() => void signOut().catch(tellError)}>Sign out</button>}
-          <button class="button button-plain button-icon" aria-label="Shortcuts" title="Shortcuts (?)" onClick={() => (help.value = true)}><Icon name="keys" /></button>
->>>>>>> t1
+          <button class="button button-plain button-icon shell-keys" aria-label="Shortcuts" title="Shortcuts (?)" onClick={() => (help.value = true)}><Icon name="keys" /></button>
           <button class="button button-plain button-icon" aria-label={isDark() ? "Light theme" : "Dark theme"}
             onClick={() => (theme.value = isDark() ? "light" : "dark")}><Icon name={isDark() ? "sun" : "moon"} /></button>
         </div>

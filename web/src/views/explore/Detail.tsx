@@ -155,11 +155,9 @@ function Large(props: { name: string; row: number | null }) {
                   {isUnknown(row) && <p class="large-unknown">Perhaps of a kind that has no labels yet.</p>}
                 </div>
               )}
-<<<<<<< HEAD
-              {mayLabel.value && <Layer.Provider value={layer}><LabelBar rows={[row]} /></Layer.Provider>}
-=======
-              {mayLabel.value ? <LabelBar rows={[row]} /> : <p class="small faint">Your token allows to look, not to label.</p>}
->>>>>>> t1
+              {mayLabel.value
+                ? <Layer.Provider value={layer}><LabelBar rows={[row]} /></Layer.Provider>
+                : <p class="small faint">Your token allows to look, not to label.</p>}
             </div>
             <div class="large-do">
               <a class="button" href={`/search?key=${encodeURIComponent(name)}`} onClick={follow}><Icon name="search" size={18} />Search with this</a>
