@@ -210,8 +210,10 @@ def explore(studio: Studio) -> Image.Image:
     scale = 0.94 * min(field["width"], field["height"])  # As `wholeMap` of the page has it.
     middle = [field["x"] + field["width"] / 2, field["y"] + field["height"] / 2]
     points = np.array([told["x"], told["y"]]).T * scale + middle - scale / 2
-    room = (field["x"] + 70, field["y"] + 10, legend["x"] + legend["width"] + 10, legend["y"] - 10)
-    x, y, radius = _group(points, np.array(guesses["guess"]), room, 0.16 * scale)
+    edges = (field["x"] + 70, field["y"], field["x"] + field["width"], field["y"] + field["height"])
+    corner = (legend["x"] + legend["width"], legend["y"])
+    radius = 0.12 * scale
+    x, y = _group(points, np.array(guesses["guess"]), edges, corner, 1.1 * radius)
     line = [(x + dx * radius, y + dy * radius) for dx, dy in _AROUND]
     # Begun where no point is: the card of a photo would stay over the map.
     free = [np.linalg.norm(points - corner, axis=1).min() for corner in line]
@@ -227,34 +229,37 @@ _AROUND = ((1, 0), (0.8, 0.55), (0.35, 0.95), (-0.3, 0.9), (-0.85, 0.6))
 _AROUND += ((-1.05, 0), (-0.8, -0.6), (-0.25, -1), (0.4, -0.9), (0.85, -0.5))
 
 
-def _group(points: Any, guess: Any, room: tuple[float, ...], radius: float) -> Any:
+def _group(points: Any, guess: Any, edges: Any, legend: Any, radius: float) -> Any:
     """A place on the screen with many points of one kind and few of others around it.
 
     Args:
         points: In pixels.
         guess: Kind of each.
-        room: Left and upper edge of the map, and right and upper edge of the legend in its lower left corner.
+        edges: Of what is seen of the map: left, upper, right, lower.
+        legend: Its right upper corner; it lies in the map's left lower one.
         radius: In pixels.
     """
-    left, top, legend_right, legend_top = room
-    best, most = (*points[0], radius), -len(points)
-    for point in points:
-        x, y = point
-        beside_legend = x - radius > legend_right or y + radius < legend_top
-        if x - radius < left or y - radius < top or not beside_legend:
+    left, top, right, bottom = edges
+    best, most = points[0], -len(points)
+    for x, y in points:
+        inside = (
+            left < x - radius and x + radius < right and top < y - radius and y + radius < bottom
+        )
+        if not inside or (x - radius < legend[0] and y + radius > legend[1]):
             continue
-        inside = guess[np.linalg.norm(points - point, axis=1) < radius]
-        same = int(np.bincount(inside[inside >= 0], minlength=1).max())
-        if same - 3 * (len(inside) - same) > most:
-            best, most = (x, y, radius), same - 3 * (len(inside) - same)
+        near = guess[np.hypot(*(points - (x, y)).T) < radius]
+        same = int(np.bincount(near[near >= 0], minlength=1).max())
+        if same - (len(near) - same) > most:
+            best, most = (x, y), same - (len(near) - same)
     return best
 
 
 def groups(studio: Studio) -> Image.Image:
     """Groups of look-alikes beside the map, dark."""
-    studio.get("/api/v1/clusters")
-    page = studio.open("/explore?show=clusters&colour=cluster", dark=True)
-    page.locator(".group").nth(5).wait_for()
+    page = studio.open("/explore?show=clusters&colour=guess", dark=True)
+    page.locator("input[name=count]").fill("24")
+    page.get_by_role("button", name="Group again").click()
+    page.locator(".groups-head", has_text="24 groups").wait_for()
     return picture(page)
 
 

@@ -153,8 +153,7 @@ class Services:
     def _ready(self):
         try:
             return self._running.get("/readyz")
-        except urllib.error.HTTPError as error:
-            print(error.read().decode())
+        except urllib.error.HTTPError:  # 503: it is getting ready.
             return False
 
     def stop(self):
