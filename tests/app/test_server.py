@@ -69,6 +69,20 @@ def test_what_goes_wrong_is_told_without_the_inside(ask, method, target, status,
     assert (answer.status, answer.json()["code"]) == (status, code)
 
 
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/api/v1/labels", "GET, PUT"),
+        ("/api/v1/session", "DELETE, POST"),
+        ("/healthz", "GET"),
+        ("/explore", "GET, HEAD"),
+    ],
+)
+def test_a_wrong_method_is_told_all_right_ones(ask, path, allowed):
+    answer = ask("PATCH", path)
+    assert (answer.status, answer.headers["allow"]) == (405, allowed)
+
+
 def test_a_failure_is_found_in_the_log_by_its_number(ask, caplog):
     answer = ask("GET", "/api/v1/probe/fails")
     number = answer.headers["x-request-id"]
