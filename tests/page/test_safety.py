@@ -116,6 +116,13 @@ def photos_of(page):
     return page.get_by_role("listbox", name="Photos")
 
 
+def choose_first(page):
+    photos_of(page).focus()
+    page.keyboard.press("Home")
+    page.keyboard.press("Space")
+    expect(page.get_by_role("region", name="Chosen photos")).to_contain_text("1 chosen")
+
+
 def test_the_search_for_intruders_finds_them(browser):
     page = browser.new_page()
     found = []
@@ -189,9 +196,7 @@ def test_no_text_becomes_code(hostile, open_page):
         assert page.evaluate(INTRUDERS) == [], tab
     # A label that is set by hand is told in a message.
     to(page, "/explore")
-    photos_of(page).focus()
-    page.keyboard.press("Home")
-    page.keyboard.press("Space")
+    choose_first(page)
     page.keyboard.press("l")
     page.keyboard.type("<q onclick=zebra()>by hand")
     page.keyboard.press("Enter")
@@ -314,13 +319,6 @@ def sign_in(page, secret):
     wait_for(lambda: page.evaluate(SHOWN))
 
 
-def choose_first(page):
-    photos_of(page).focus()
-    page.keyboard.press("Home")
-    page.keyboard.press("Space")
-    expect(page.get_by_role("region", name="Chosen photos")).to_contain_text("1 chosen")
-
-
 def test_a_token_is_asked_for_and_never_shown(guarded, open_page):
     running, tokens, place = guarded
     secret = add_token(tokens, "Ida", Scope.label)
@@ -344,7 +342,11 @@ def test_a_token_is_asked_for_and_never_shown(guarded, open_page):
     choose_first(page)
     page.keyboard.press("l")
     page.keyboard.type("by Ida")
-    page.keyboard.press("Enter")
+    with page.expect_response(lambda answer: answer.request.method == "PUT") as answered:
+        page.keyboard.press("Enter")
+    # Before it has read the answer the page would not be left without a question.
+    answered.value.finished()
+    page.wait_for_timeout(200)
 
     def said():
         with open_index(place) as index:

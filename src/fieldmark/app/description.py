@@ -106,5 +106,5 @@ def _complete(
 
 def _as_problem(response: dict[str, Any], problems: list[dict[str, Any]]) -> None:
     schema = response.get("content", {}).get("application/json", {}).get("schema", _PROBLEM)
-    if schema in problems:
+    if all(each in problems for each in schema.get("anyOf", [schema])):
         response["content"] = {MEDIA_TYPE: {"schema": schema}}

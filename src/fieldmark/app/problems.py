@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from fieldmark.app.settings import Settings
 from fieldmark.errors import (
@@ -154,7 +155,16 @@ _HTTP_CODES = {
 }
 
 
-async def on_http_error(_: Request, error: Exception) -> Response:
+def _allowed(request: Request) -> str:
+    """Methods that a path takes: the framework tells those of one of its routes only."""
+    methods: set[str] = set()
+    for route in request.app.routes:
+        if route.matches(request.scope)[0] is not Match.NONE:
+            methods |= set(getattr(route, "methods", None) or ())
+    return ", ".join(sorted(methods))
+
+
+async def on_http_error(request: Request, error: Exception) -> Response:
     """Handler for what the framework raises, whose own texts name what is inside."""
     assert isinstance(error, HTTPException)
     phrase = HTTPStatus(error.status_code).phrase
@@ -162,6 +172,8 @@ async def on_http_error(_: Request, error: Exception) -> Response:
         error.status_code, (phrase.lower().replace(" ", "_"), f"{phrase.lower()}.")
     )
     headers = dict(error.headers or {})
+    if error.status_code == 405:
+        headers["Allow"] = _allowed(request)
     return answer(HttpProblem(error.status_code, code, words, headers=headers))
 
 

@@ -8,7 +8,7 @@ from starlette.concurrency import run_in_threadpool
 
 from fieldmark.app.access import Labeller, Reader
 from fieldmark.app.labels import MOST, Changed, Done
-from fieldmark.app.problems import HttpProblem, described
+from fieldmark.app.problems import HttpProblem, Problem, described
 from fieldmark.app.service import Served, Service
 from fieldmark.data.tables import csv_text
 from fieldmark.index.index import LONGEST_KEY, LONGEST_LABEL
@@ -20,7 +20,7 @@ _BIGGEST = 2**53
 Key = Annotated[str, Field(min_length=1, max_length=LONGEST_KEY)]
 Name = Annotated[str, Field(min_length=1, max_length=LONGEST_LABEL)]
 Number = Annotated[int, Field(ge=0, le=_BIGGEST)]
-Conflict: dict[int | str, dict[str, Any]] = {409: {"model": Changed}}
+Conflict: dict[int | str, dict[str, Any]] = {409: {"model": Changed | Problem}}
 
 
 class Line(BaseModel):
@@ -103,7 +103,7 @@ def _count(service: Service, done: Done) -> None:
     service.metrics.label_changes.inc(len(done.versions))
 
 
-@router.get("/labels", responses=described(401, 403))
+@router.get("/labels", responses=described(401, 403, 409))
 def labels(service: Served, _: Reader) -> Names:
     """Labels, and how many photos have each."""
     held = service.indexed.library.view().labels
@@ -127,7 +127,7 @@ def set_labels(wanted: Wanted, service: Served, caller: Labeller) -> Set:
     return Set(**done._asdict())
 
 
-@router.post("/labels/rename", responses=described(401, 403, 404, 422, 503))
+@router.post("/labels/rename", responses=described(401, 403, 404, 409, 422, 503))
 def rename(wanted: Rename, service: Served, caller: Labeller) -> Renamed:
     """Give all photos of a label another one, in one step; two labels become one where both are used."""
     done = service.indexed.editor.rename(
@@ -163,7 +163,7 @@ async def changes(
 @router.get(
     "/labels.csv",
     response_class=Response,
-    responses={200: {"content": {"text/csv": {}}}, **described(401, 403)},
+    responses={200: {"content": {"text/csv": {}}}, **described(401, 403, 409)},
 )
 def download(service: Served, _: Reader) -> Response:
     """``path,label`` of every labelled photo, as every command of fieldmark reads it."""

@@ -32,7 +32,7 @@ _RAW: dict[str, Any] = {
         },
     }
 }
-_BAD = (401, 403, 413, 415, 422, 503)
+_BAD = (401, 403, 409, 413, 415, 422, 503)
 Key = Annotated[str, Field(min_length=1, max_length=LONGEST_KEY)]
 Media = Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
 Label = Annotated[str, Field(min_length=1, max_length=LONGEST_LABEL)]
@@ -247,7 +247,7 @@ async def search_photo(
     return _hits(service, None, [_found(hit.item, hit.score) for hit in found], where)
 
 
-@router.post("/classify/photo", responses=described(*_BAD, 409), openapi_extra=_RAW)
+@router.post("/classify/photo", responses=described(*_BAD), openapi_extra=_RAW)
 async def classify(upload: Sent, request: Request, service: Served, _: Reader) -> Classified:
     """What a photo is, as far as the labels tell; 409 ``too_few_labels`` with fewer than two."""
     seen = await finished(request, service.photos.embed(upload.photo))
