@@ -92,7 +92,7 @@ function Trouble() {
   if (noIndex.value) {
     return (
       <Empty icon="photo" title="This service shows training runs only">
-        To look at photos here, make an index with <code>fieldmark index</code> and start the service with it.
+        <p>To look at photos here, make an index with <code>fieldmark index</code> and start the service with it.</p>
         <a class="button button-main" href="/train" onClick={follow}>See the training runs</a>
       </Empty>
     );

@@ -1,5 +1,6 @@
 // Sending a photo to look for: with progress, and with the service's own words where it does not take it.
 import { ApiError, get } from "./api";
+import { sentence } from "./names";
 
 export interface Uploaded {
   query: string;
