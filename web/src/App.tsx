@@ -115,7 +115,7 @@ function TokenDialog() {
     done();
   }
   return (
-    <Dialog title="Your token" onClose={() => undefined}>
+    <Dialog title="Your token">
       <form class="stack" onSubmit={enter}>
         <label class="stack">
           <span class="faint">Who runs this service gives it to you (fieldmark token add).</span>
