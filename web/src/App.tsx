@@ -93,7 +93,7 @@ function Trouble() {
   if (noIndex.value) {
     return (
       <Empty icon="photo" title="This service shows training runs only">
-        To look at photos here, make an index with <code>fieldmark index</code> and start the service with it.
+        <p>To look at photos here, make an index with <code>fieldmark index</code> and start the service with it.</p>
         <a class="button button-main" href="/train" onClick={follow}>See the training runs</a>
       </Empty>
     );
@@ -116,7 +116,7 @@ function TokenDialog() {
     done();
   }
   return (
-    <Dialog title="Your token" onClose={() => undefined}>
+    <Dialog title="Your token">
       <form class="stack" onSubmit={enter}>
         <label class="stack">
           <span class="faint">Who runs this service gives it to you (fieldmark token add).</span>

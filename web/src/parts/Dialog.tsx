@@ -4,7 +4,9 @@ import { useEffect, useRef } from "preact/hooks";
 import { Layer, useLayer } from "../lib/keys";
 import { Icon } from "./Icon";
 
-export function Dialog(props: { title: string; onClose: () => void; children: ComponentChildren }) {
+/** `onClose` is left out where it cannot be closed. */
+export function Dialog(props: { title: string;
+  onClose?: () => void; children: ComponentChildren }) {
   const layer = useLayer();
   const ref = useRef<HTMLDialogElement>(null);
   useEffect(() => {
@@ -13,10 +15,10 @@ export function Dialog(props: { title: string; onClose: () => void; children: Co
     return () => dialog.close();
   }, []);
   return (
-    <dialog ref={ref} class="dialog" aria-label={props.title} onCancel={(event) => { event.preventDefault(); props.onClose(); }}>
+    <dialog ref={ref} class="dialog" aria-label={props.title} onCancel={(event) => { event.preventDefault(); props.onClose?.(); }}>
       <div class="row spread">
         <h2>{props.title}</h2>
-        <button class="button button-plain button-icon" onClick={props.onClose} aria-label="Close"><Icon name="close" /></button>
+        {props.onClose && <button class="button button-plain button-icon" onClick={props.onClose} aria-label="Close"><Icon name="close" /></button>}
       </div>
       <Layer.Provider value={layer}>{props.children}</Layer.Provider>
     </dialog>

@@ -57,6 +57,9 @@ export function Explore() {
       </div>
     </div>
   );
+  if (table.value && !table.value.keys.length) {
+    return <Empty icon="photo" title="No photos yet"><p>Add some with <code>fieldmark index ENCODER PHOTOS --out INDEX</code>; they appear here by themselves.</p></Empty>;
+  }
   return (
     <div class="explore" ref={box}>
       <h1 class="hidden-text">Explore</h1>
@@ -86,7 +89,6 @@ function Size(props: { ordered: boolean }) {
 function Photos() {
   const columns = table.value;
   if (!columns) return <Progress working={null} what="Reading the list of photos" />;
-  if (!columns.keys.length) return <Empty icon="photo" title="No photos yet">Add some: fieldmark index INDEX PHOTOS</Empty>;
   if (where.value && !told.value.rows && !told.value.error) return <Progress working={null} what="Filtering" />;
   return (
     <Grid rows={rows.value} name="Photos" of={question.value} caption={captionOf} onOpen={(row) => openPhoto(columns.keys[row])} onHover={(row) => (pointed.value = row)}

@@ -70,7 +70,7 @@ function Start(props: { upload: Upload; gone: string | null }) {
         {props.gone !== null && <p class="note note-warn" role="alert">No photo of the index has the name {props.gone}; it may have been removed or renamed.</p>}
         <Refused upload={upload} />
       </div>
-      <h2 class="start-or">Or begin with one of these</h2>
+      {table.value?.keys.length !== 0 && <h2 class="start-or">Or begin with one of these</h2>}
       <ul class="start-photos">
         {table.value
           ? beginnings(18).map((one) => (

@@ -75,7 +75,7 @@ export function Next() {
   const last = trail.value.at(-1);
   const waiting = !choices.length && (!isCompared(row) || guesses.value === null);
   return (
-    <div class="next">
+    <div class={`next ${naming ? "next-naming" : ""}`}>
       <div class={`next-stage ${swipe.far ? "next-stage-far" : ""}`} {...swipe.handlers}>
         <div class="next-slide" style={swipe.moved ? { transform: `translateX(${swipe.moved * 0.6}px)` } : undefined}>
           <Stage key={media} media={media} alt={`Photo to label: ${key}`} size={stageSize()} />
