@@ -1,11 +1,14 @@
 """Photos of many callers, embedded together.
 
-Whatever waits when the network is free goes through it at once, up to a limit; nothing waits for
-company. Who gives up before his turn is passed over.
+Whatever waits when the network is free goes through it at once, up to a limit. Only while another batch
+runs do a few photos of a small network wait for company, because a batch of one costs twice as much a
+photo. Who gives up before his turn is passed over.
 """
 
 import logging
+import math
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -21,6 +24,10 @@ Look = UInt8[np.ndarray, "S S 3"]
 Vector = Float[np.ndarray, " D"]
 Encode = Callable[[list[Any]], Float[np.ndarray, "B D"]]
 
+_LEAST = 4
+"""Photos of a batch that may always go together."""
+_COMPANY = 4
+"""A part of the largest batch is enough to begin another beside one that runs."""
 _log = logging.getLogger("fieldmark")
 
 
@@ -36,6 +43,7 @@ class Batcher:
     Args:
         encode: Unit vectors of looks; called by one thread at a time for each of ``threads``.
         largest: Photos of a batch, at most.
+        seconds: And as many as take a thread so long, where that is less, but ``_LEAST`` at least.
         threads: Batches at a time.
         most: Photos that may wait.
         told: How many photos a batch has.
@@ -46,17 +54,19 @@ class Batcher:
         encode: Encode,
         *,
         largest: int = 16,
+        seconds: float = math.inf,
         threads: int = 1,
         most: int = 64,
         told: Callable[[int], object] = lambda count: None,
     ) -> None:
         self._encode = encode
-        self._largest = largest
+        self._largest = self._limit = largest
+        self._seconds = seconds
         self._most = most
         self._queue: deque[_Asked] = deque()
         self._wake = threading.Condition()
         self._closed = False
-        self._free = threads
+        self._free = self._lanes = threads
         self.rate = Rate()
         self._told = told
         self._threads = [
@@ -124,7 +134,11 @@ class Batcher:
         """What waits, shared among the threads that are free; empty when it is time to end."""
         with self._wake:
             while not self._closed:
-                share = min(self._largest, -(-len(self._queue) // max(self._free, 1)))
+                if self._free < self._lanes and len(self._queue) < self._limit // _COMPANY:
+                    # Who ends the batch that runs looks again.
+                    self._wake.wait()
+                    continue
+                share = min(self._limit, -(-len(self._queue) // max(self._free, 1)))
                 found: list[_Asked] = []
                 while self._queue and len(found) < share:
                     if found and self._queue[0].work is not None:
@@ -141,6 +155,11 @@ class Batcher:
                     self._wake.wait()
         return []
 
+    def _learn(self, seconds: float) -> None:
+        """How large batches may be, from the processor time of a photo of the last one."""
+        wanted = self._seconds / max(seconds, 1e-6)
+        self._limit = int(min(self._largest, max(_LEAST, wanted)))
+
     def _do(self, taken: list[_Asked]) -> None:
         work = taken[0].work
         if work is not None:
@@ -150,6 +169,7 @@ class Batcher:
                 taken[0].answer.set_exception(error)
             return
         self._told(len(taken))
+        began = time.thread_time()
         try:
             vectors = self._encode([asked.look for asked in taken])
         except Exception as error:
@@ -162,6 +182,7 @@ class Batcher:
             taken[0].answer.set_exception(FieldmarkError("the encoder cannot embed this photo."))
             return
         self.rate.count(len(taken))
+        self._learn((time.thread_time() - began) / len(taken))
         for asked, vector in zip(taken, vectors, strict=True):
             if np.isfinite(vector).all():
                 asked.answer.set_result(vector)

@@ -1,6 +1,7 @@
 """Photos of the service: decoded aside, embedded together, searched, shown."""
 
 import asyncio
+import math
 import shutil
 import tempfile
 import threading
@@ -38,15 +39,18 @@ from fieldmark.index.match import Region
 from fieldmark.index.parts import FILE, Parts
 from fieldmark.index.places import is_server, open_index
 from fieldmark.nn.detail import Detail
-from fieldmark.runtime import processor_count
+from fieldmark.runtime import processor_count, tune_allocator
 from fieldmark.workflows.index import upload_of
 from fieldmark.workflows.parts import cells_of, detail_of
 from fieldmark.workflows.region import PartHits, basis_of, search_cells, stored_cells
 from fieldmark.workflows.spaces import current_space, load_encoder
 
-_LARGEST_BATCH = {"cpu": 8}
-"""By device; elsewhere 64. On a CPU larger batches are hardly faster, and those behind them wait."""
-_LOOK_SECONDS = 0.25
+_LARGEST_BATCH = {"cpu": 32}
+"""By device; elsewhere 64."""
+_BATCH_SECONDS = {"cpu": 0.1}
+"""Processor time of a batch, where that limits it: of a small network many photos together cost less, of a large
+one they do not, and those behind them wait."""
+_LOOK_SECONDS = 1.0
 """How often somebody who waits is looked after."""
 _MOST_THREADS = 8
 T = TypeVar("T")
@@ -157,10 +161,12 @@ class Photos:
             # Side by side on a processor each: one batch on several waits for the slowest, and where
             # decoders and other programs work too that is ten times as slow (benchmarks/service.py).
             threads = min(processor_count(), _MOST_THREADS)
+            tune_allocator()
             torch.set_num_threads(max(1, processor_count() // threads))
         batcher = Batcher(
             lambda looks: encoder.encode(stack(looks)).cpu().numpy(),
             largest=_LARGEST_BATCH.get(encoder.device.type, 64),
+            seconds=_BATCH_SECONDS.get(encoder.device.type, math.inf),
             threads=threads,
             most=2 * self.settings.max_waiting,
             told=self._metrics.batch_photos.observe,

@@ -182,8 +182,13 @@ class Guarded(H11Protocol, asyncio.BufferedProtocol):
         if self.lingers or self._lost:
             return
         self._linger_left = _LINGER_BYTES
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
+        try:
+            if self.transport.can_write_eof():
+                self.transport.write_eof()
+        except OSError:
+            # The client's reset is here before the loop has heard of it.
+            self.transport.abort()
+            return
         self.flow.resume_reading()
         self.loop.call_later(_LINGER_SECONDS, self.transport.abort)
 

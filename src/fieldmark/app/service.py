@@ -123,7 +123,8 @@ def _there(part: T | None) -> T:
     return part
 
 
-def _of(request: Request) -> Service:
+async def _of(request: Request) -> Service:
+    # A coroutine though it waits for nothing: FastAPI sends a plain function to another thread and back.
     service = request.app.state.service
     assert isinstance(service, Service)
     return service

@@ -1,6 +1,7 @@
 """Photos that are sent, and what is asked about photos."""
 
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from typing import Annotated, Any
 
 import numpy as np
@@ -8,7 +9,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, Field, model_validator
 from starlette.concurrency import run_in_threadpool
 
-from fieldmark.app.access import Reader
+from fieldmark.app.access import Allowed, Direct, Reader, Scope
 from fieldmark.app.derived import Working
 from fieldmark.app.explainer import Asked, ClassReasons, PairReasons, PhotoReasons
 from fieldmark.app.photos import Embedded, finished
@@ -163,10 +164,14 @@ class Labels(BaseModel):
     """Photos of each."""
 
 
-async def _upload(request: Request, service: Served, _: Reader) -> AsyncIterator[Upload]:
+def _taken(request: Request, service: Service) -> AbstractAsyncContextManager[Upload]:
     photos = service.photos
     photos.refuse_when_full()
-    async with received(request, service.settings.max_upload_bytes, photos.folder) as upload:
+    return received(request, service.settings.max_upload_bytes, photos.folder)
+
+
+async def _upload(request: Request, service: Served, _: Reader) -> AsyncIterator[Upload]:
+    async with _taken(request, service) as upload:
         yield upload
 
 
@@ -187,18 +192,32 @@ async def remember(upload: Sent, request: Request, service: Served, _: Reader) -
     )
 
 
-@router.post("/embed", responses=described(*_BAD), openapi_extra=_RAW)
-async def embed(upload: Sent, request: Request, service: Served, _: Reader) -> Embedding:
+async def embed(request: Request) -> Response:
     """The embedding of a photo."""
-    found = await finished(request, service.photos.embed(upload.photo))
+    service: Service = request.app.state.service
+    async with _taken(request, service) as upload:
+        found = await finished(request, service.photos.embed(upload.photo))
     notes, damage = _told(found)
-    return Embedding(
+    told = Embedding(
         identity=service.photos.eye.space.identity,
         dim=len(found.vector),
         embedding=found.vector.tolist(),
         notes=notes,
         damage=damage,
     )
+    return Response(told.model_dump_json(), media_type="application/json")
+
+
+router.add_api_route(
+    "/embed",
+    embed,
+    methods=["POST"],
+    response_model=Embedding,
+    responses=described(*_BAD),
+    openapi_extra=_RAW,
+    dependencies=[Depends(Allowed(Scope.read))],
+    route_class_override=Direct,
+)
 
 
 @router.post("/search", responses=described(401, 403, 404, 409, 422, 503))
