@@ -109,7 +109,9 @@ def test_a_photo_is_searched_by_a_part_and_compared(service, birds, open_page):
     page.mouse.up()
     expect(matches).to_contain_text("best place of each photo")
     matches.locator(".match-photo").nth(2).click()
-    expect(page.get_by_role("complementary", name="Why they are alike")).to_be_visible(timeout=60_000)
+    expect(page.get_by_role("complementary", name="Why they are alike")).to_be_visible(
+        timeout=60_000
+    )
 
 
 def test_labelling_by_keyboard_alone(service, open_page):
