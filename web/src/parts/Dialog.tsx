@@ -5,8 +5,7 @@ import { Layer, useLayer } from "../lib/keys";
 import { Icon } from "./Icon";
 
 /** `onClose` is left out where it cannot be closed. */
-export function Dialog(props: { title: string;
-  onClose?: () => void; children: ComponentChildren }) {
+export function Dialog(props: { title: string; onClose?: () => void; children: ComponentChildren }) {
   const layer = useLayer();
   const ref = useRef<HTMLDialogElement>(null);
   useEffect(() => {
