@@ -104,7 +104,7 @@ def ask_all(schema, examples=EXAMPLES):
 
 def test_whatever_is_asked_is_answered_as_described(here, monkeypatch):
     monkeypatch.setattr(guesses, "_PATIENCE_SECONDS", 0.05)
-    monkeypatch.setattr(guesses, "_BEHIND_SECONDS", 0.05)
+    monkeypatch.setattr(guesses, "BEHIND_SECONDS", 0.05)
     with described(**here) as (schema, _):
         answers = ask_all(schema)
     assert len(answers) >= 43

@@ -49,6 +49,21 @@ def test_a_conflict_of_labels_is_described_with_the_labels_of_now(ask):
     assert {"$ref": "#/components/schemas/Changed"} in schema["anyOf"]
 
 
+def test_links_of_the_description_lead_to_operations_that_take_the_values(ask):
+    by_name = {o.told["operationId"]: o.told for o in operations(ask.app)}
+    links = [
+        link
+        for operation in operations(ask.app)
+        for response in operation.told["responses"].values()
+        for link in response.get("links", {}).values()
+    ]
+    assert len(links) >= 18
+    for link in links:
+        target = by_name[link["operationId"]]
+        assert set(link.get("parameters", ())) <= {p["name"] for p in target.get("parameters", ())}
+        assert ("requestBody" in link) <= ("requestBody" in target)
+
+
 def test_without_tokens_the_description_asks_for_none(ask):
     assert all("security" not in operation.told for operation in operations(ask.app))
 

@@ -26,7 +26,48 @@ _GUARDED = {
     429: "Too many unknown tokens from this address.",
 }
 _BODIED = {413: "The body is too large.", 415: "The body is of a kind that is not taken."}
+_KEY, _QUERY, _RUN = "$response.body#/keys/0", "$response.body#/query", "$response.body#/0/run"
+_SNAPSHOT = {"snapshot": "$response.body#/snapshot"}
+_LINKS: dict[tuple[str, str, str], tuple[tuple[str, str, dict[str, Any]], ...]] = {
+    ("get", "/api/v1/table", "200"): (
+        ("get", "/api/v1/photo", {"parameters": {"key": _KEY}}),
+        ("get", "/api/v1/map", {"parameters": _SNAPSHOT}),
+        ("get", "/api/v1/clusters", {"parameters": _SNAPSHOT}),
+        ("get", "/api/v1/outliers", {"parameters": _SNAPSHOT}),
+        ("get", "/api/v1/duplicates", {"parameters": _SNAPSHOT}),
+        ("post", "/api/v1/search", {"requestBody": {"key": _KEY}}),
+        ("post", "/api/v1/explain/photo", {"requestBody": {"key": _KEY}}),
+    ),
+    ("get", "/api/v1/photo", "200"): (
+        (
+            "get",
+            "/media/{media}/{size}",
+            {"parameters": {"media": "$response.body#/media", "size": "small"}},
+        ),
+        ("delete", "/api/v1/index/photos", {"requestBody": {"keys": ["$response.body#/key"]}}),
+    ),
+    ("get", "/api/v1/labels", "200"): (
+        ("get", "/api/v1/species", {"parameters": {"label": "$response.body#/labels/0/name"}}),
+        ("get", "/api/v1/labels/changes", {"parameters": {"since": "$response.body#/change"}}),
+        ("get", "/api/v1/guesses", {"parameters": {"change": "$response.body#/change"}}),
+    ),
+    ("post", "/api/v1/queries", "201"): (
+        ("post", "/api/v1/search", {"requestBody": {"query": _QUERY}}),
+        ("post", "/api/v1/explain/photo", {"requestBody": {"query": _QUERY}}),
+        ("get", "/media/{media}/{size}", {"parameters": {"media": _QUERY, "size": "medium"}}),
+    ),
+    ("get", "/api/v1/runs", "200"): (
+        ("get", "/api/v1/runs/{run}", {"parameters": {"run": _RUN}}),
+        ("get", "/api/v1/runs/{run}/metrics", {"parameters": {"run": _RUN}}),
+        ("get", "/media/runs/{run}/report", {"parameters": {"run": _RUN}}),
+    ),
+}
+"""From an answer's values to what can be asked with them: method, path and status to method, path and values."""
 _PROBLEM = {"$ref": "#/components/schemas/Problem"}
+
+
+_UNNAMED = str.maketrans({" ": "", "{": "", "}": ""})
+"""What the name of a link may not have."""
 
 
 def scope_of(route: APIRoute) -> Scope | None:
@@ -61,6 +102,14 @@ def describe(app: FastAPI, routes: list[APIRoute], *, guarded: bool) -> dict[str
             operation = told["paths"].get(route.path_format, {}).get(method.lower())
             if operation is not None:
                 _complete(operation, scope_of(route), guarded=guarded, problems=problems)
+    for (method, path, status), targets in _LINKS.items():
+        told["paths"][path][method]["responses"][status]["links"] = {
+            f"{to} {where}".replace("/", ".").translate(_UNNAMED): {
+                "operationId": told["paths"][where][to]["operationId"],
+                **values,
+            }
+            for to, where, values in targets
+        }
     app.openapi_schema = told
     return told
 

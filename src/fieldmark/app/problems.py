@@ -158,9 +158,9 @@ _HTTP_CODES = {
 def _allowed(request: Request) -> str:
     """Methods that a path takes: the framework tells those of one of its routes only."""
     methods: set[str] = set()
-    for route in request.app.routes:
+    for route in request.app.state.routes:
         if route.matches(request.scope)[0] is not Match.NONE:
-            methods |= set(getattr(route, "methods", None) or ())
+            methods |= set(route.methods or ())
     return ", ".join(sorted(methods))
 
 

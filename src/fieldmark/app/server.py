@@ -84,9 +84,10 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_exception_handler(RequestValidationError, on_invalid)
     for router in ROUTERS:
         app.include_router(router)
-    if settings.page:
-        app.router.routes.extend(page_routes())
+    page = page_routes() if settings.page else []
+    app.router.routes.extend(page)
     routes = [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
+    app.state.routes = [*routes, *page]
 
     def description() -> dict[str, Any]:
         return describe(app, routes, guarded=service.access.guarded)

@@ -12,7 +12,7 @@ from fieldmark.app.answers import pack
 from fieldmark.app.derived import Working
 from fieldmark.app.guesses import Guesses
 from fieldmark.app.problems import HttpProblem, described
-from fieldmark.app.routes.labels import table_download
+from fieldmark.app.routes.labels import BEHIND_SECONDS, table_download
 from fieldmark.app.routes.library import WORKING, Filter, reply
 from fieldmark.app.service import Served
 from fieldmark.data.tables import csv_text
@@ -20,8 +20,6 @@ from fieldmark.index.index import LONGEST_KEY, LONGEST_LABEL
 
 router = APIRouter(prefix="/api/v1", tags=["guesses"])
 _PATIENCE_SECONDS = 10.0
-_BEHIND_SECONDS = 3.0
-"""How long a change of labels that another process made may be on its way here."""
 Label = Annotated[str, Query(min_length=1, max_length=LONGEST_LABEL)]
 
 
@@ -187,7 +185,7 @@ async def guesses(
     """Guesses for all photos that know of a change of labels, or of a later one."""
     live, library = service.indexed.live, service.indexed.library
     if change > library.view().labels.change:
-        await library.wait(change - 1, None, _BEHIND_SECONDS)
+        await library.wait(change - 1, None, BEHIND_SECONDS)
     loop = asyncio.get_running_loop()
     future = asyncio.wrap_future(await loop.run_in_executor(None, live.ask, change))
     done, _pending = await asyncio.wait({future}, timeout=_PATIENCE_SECONDS)

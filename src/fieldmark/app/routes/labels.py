@@ -17,6 +17,8 @@ router = APIRouter(prefix="/api/v1", tags=["labels"])
 _LINES = 1000
 """Of the history, in one answer."""
 _BIGGEST = 2**53
+BEHIND_SECONDS = 3.0
+"""How long a change of labels that another process made may be on its way here."""
 Key = Annotated[str, Field(min_length=1, max_length=LONGEST_KEY)]
 Name = Annotated[str, Field(min_length=1, max_length=LONGEST_LABEL)]
 Number = Annotated[int, Field(ge=0, le=_BIGGEST)]
@@ -149,9 +151,13 @@ async def changes(
 
     With ``snapshot`` it also returns when photos were added, removed or changed.
     """
-    if wait:
-        await service.indexed.library.wait(since, snapshot, wait)
-    view, found = await run_in_threadpool(service.indexed.library.changes, since, _LINES)
+    library = service.indexed.library
+    if wait and since > library.view().labels.change:
+        # Told by another replica, perhaps, and on its way here; or of another index.
+        await library.wait(since - 1, snapshot, min(wait, BEHIND_SECONDS))
+    elif wait:
+        await library.wait(since, snapshot, wait)
+    view, found = await run_in_threadpool(library.changes, since, _LINES)
     return Changes(
         # Somebody who is far behind asks again at once.
         change=found[-1].line.number if len(found) == _LINES else view.labels.change,
