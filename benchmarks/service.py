@@ -5,10 +5,20 @@ A server of its own process with an index of real photos; 32 clients on loopback
 Beside them one asks every 50 ms whether the service lives. Before them pictures: small ones, first made,
 then kept.
 
-The ceiling: photos of the same files decoded alone, and looks embedded alone, each with all processors;
-together they allow 1 / (1/d + 1/m). The clients run on the same processors and take their share. Beside the
-rates, which other programs of the machine disturb, processor time: what decoder and encoder need for a photo
-alone, over what the whole service takes for one, refusals included.
+The ceiling: the same files decoded to the encoder's look by sandboxed workers alone, d photos a second, and looks
+embedded alone, m a second, by the best of several numbers of threads and batches (larger batches than occur
+in the service are allowed), each with all processors and before and after the load. Together they allow
+
+    ceiling = 1 / (1/d + 1/m) * (1 - c / (p * s))
+
+photos a second, where c are the seconds of processor that the clients took on the same p processors while
+s seconds passed; ``ratio`` is what was embedded (answers 200; a photo that is cut off may be one) over it.
+What refused requests cost is not taken off: a service has to refuse.
+
+Beside the rates, which other programs of the machine disturb, processor time (user and system, of the server and
+of all its decoders): ``processor_ratio`` is what decoder and encoder need for a photo alone, the processes
+that decode and the threads that embed only, over what the whole service takes for an embedded one, refusals
+included; the clients' time is in neither.
 
     python benchmarks/service.py ENCODER PHOTOS [--seconds 60]
 """
@@ -58,8 +68,9 @@ from fieldmark.data.looktensor import stack
 from fieldmark.data.sandbox import DecodePool, Job
 from fieldmark.data.stream import prepare
 from fieldmark.encoder import Encoder
-from fieldmark.runtime import processor_count
+from fieldmark.runtime import processor_count, tune_allocator
 
+tune_allocator()
 encoder = Encoder.load(sys.argv[1], device="cpu")
 files = json.loads(sys.stdin.read())
 count, seconds = processor_count(), float(sys.argv[2])
@@ -389,7 +400,9 @@ def main() -> None:
             before_load = processor_seconds(process.pid)
             health = Health(address, process.pid)
             health.start()
+            own = time.process_time()
             told = load(address, round_of, chosen.seconds)
+            clients = time.process_time() - own
             spent = np.subtract(processor_seconds(process.pid), before_load)
             health.end.set()
             health.join()
@@ -399,7 +412,9 @@ def main() -> None:
         after = alone(chosen.encoder, files, 8)
     decode = (before["decode"] + after["decode"]) / 2
     model = np.mean([max(one["model"].values()) for one in (before, after)])
-    ceiling = 1 / (1 / decode + 1 / model)
+    processors = len(os.sched_getaffinity(0))
+    left = 1 - clients / (processors * told["seconds"])
+    ceiling = left / (1 / decode + 1 / model)
     needed = np.mean([one["decode_ms"] + one["model_ms"] for one in (before, after)])
     taken = 1e3 * spent.sum() / (told["embedded_per_second"] * told["seconds"])
     memory = np.array(health.memory)
@@ -412,10 +427,15 @@ def main() -> None:
         "load": told,
         "alone": {"before": before, "after": after},
         "ceiling_per_second": round(ceiling, 1),
+        "left_by_clients": round(left, 3),
         "ratio": round(told["embedded_per_second"] / ceiling, 3),
         "processor_ms_per_embedded": {"alone": round(needed, 2), "service": round(taken, 2)},
         "processor_ratio": round(needed / taken, 3),
-        "processor_seconds": {"server": round(spent[0], 1), "decoders": round(spent[1], 1)},
+        "processor_seconds": {
+            "server": round(spent[0], 1),
+            "decoders": round(spent[1], 1),
+            "clients": round(clients, 1),
+        },
         "health_milliseconds": {
             f"p{q}": round(float(np.percentile(health.milliseconds, q)), 1) for q in (50, 99, 100)
         },

@@ -1,8 +1,10 @@
 import time
 
 import pytest
+from fastapi import APIRouter
 
 from asking import check_problem, operations
+from fieldmark.app.access import Direct
 from fieldmark.app.sessions import COOKIE, SECONDS, find_session, make_session
 from fieldmark.app.tokens import (
     Keyring,
@@ -233,3 +235,12 @@ def test_a_file_that_cannot_be_read_any_more_answers_503(asking, tmp_path):
     answer = ask("GET", "/api/v1/me", _bearer(secret))
     assert answer.status == 503
     check_problem(answer)
+
+
+def test_a_direct_route_must_say_who_may_call_it():
+    async def answer(request):
+        return None
+
+    router = APIRouter()
+    with pytest.raises(TypeError, match="/open must say who"):
+        router.add_api_route("/open", answer, route_class_override=Direct)

@@ -1,9 +1,15 @@
 """Many callers, one network."""
 
+import sys
 import threading
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from shelf import until
 
 from fieldmark.app.batching import Batcher
 from fieldmark.app.problems import HttpProblem
@@ -98,3 +104,54 @@ def test_closing_cancels_what_waits(batcher, network):
     assert all(future.done() for future in futures)
     with pytest.raises(HttpProblem):
         batcher.submit(look(1))
+
+
+def test_a_few_wait_for_company_while_another_batch_runs(network):
+    begun = []
+
+    def encode(looks):
+        begun.append(len(looks))
+        return network(looks)
+
+    made = Batcher(encode, largest=8, threads=2, most=16)
+    try:
+        first = made.submit(look(0))
+        assert network.began.wait(30)
+        alone = made.submit(look(1))
+        time.sleep(0.1)
+        assert begun == [1]
+        second = made.submit(look(2))
+        until(lambda: begun == [1, 2])
+        network.go.set()
+        assert [each.result(30)[0] for each in (first, alone, second)] == [0, 1, 2]
+    finally:
+        network.go.set()
+        made.close()
+
+
+def test_who_waits_for_company_goes_when_the_other_batch_ends(network):
+    made = Batcher(network, largest=8, threads=2, most=16)
+    try:
+        futures = fill(made, network, [0, 1])
+        network.go.set()
+        assert [each.result(30)[0] for each in futures] == [0, 1]
+    finally:
+        made.close()
+
+
+def test_batches_take_no_longer_than_they_may(network):
+    def slow(looks):
+        began = time.thread_time()
+        while time.thread_time() - began < 0.02 * len(looks):
+            pass
+        return network(looks)
+
+    network.go.set()
+    made = Batcher(slow, largest=32, seconds=0.12, most=64)
+    try:
+        made.submit(look(0)).result(30)
+        for future in [made.submit(look(1)) for _ in range(20)]:
+            future.result(30)
+        assert 4 <= max(network.sizes) <= 6
+    finally:
+        made.close()

@@ -2,6 +2,7 @@
 
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -161,3 +162,32 @@ def test_the_queue_is_bounded_and_the_urgent_comes_first(derived, monkeypatch):
     first.go.set()
     until(lambda: len(order) == 2)
     assert order == ["quick", "slow"]
+
+
+def test_what_nobody_asks_for_any_more_makes_room(derived):
+    impatient = Made("reasons", 1, patience_seconds=0.05)
+    work, waiting = Work(), Work(b"never")
+    derived.ask(impatient, "one", work)
+    derived.ask(impatient, "one", waiting, of={"second": 1})
+    assert work.begun.wait(10)
+    until(lambda: derived._jobs and all(job.abandoned for job in derived._jobs.values()))
+    work.go.set()
+    assert finished(derived, KIND, Work(b"next")) == b"next"
+    assert waiting.count == 0
+    assert not derived._jobs
+    # Whoever comes back is not told of a failure.
+    assert finished(derived, impatient, Work(b"again")) == b"again"
+
+
+def test_who_waits_is_not_forgotten(derived):
+    impatient = Made("reasons", 1, patience_seconds=0.05)
+    work, answers = Work(), []
+    asking = threading.Thread(
+        target=lambda: answers.append(derived.ask(impatient, "one", work, wait_seconds=10.0))
+    )
+    asking.start()
+    assert work.begun.wait(10)
+    time.sleep(0.1)
+    work.go.set()
+    asking.join(10)
+    assert (answers, work.count) == ([b"value"], 1)

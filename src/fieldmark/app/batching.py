@@ -26,8 +26,6 @@ Encode = Callable[[list[Any]], Float[np.ndarray, "B D"]]
 
 _LEAST = 4
 """Photos of a batch that may always go together."""
-_COMPANY = 4
-"""A part of the largest batch is enough to begin another beside one that runs."""
 _log = logging.getLogger("fieldmark")
 
 
@@ -134,7 +132,8 @@ class Batcher:
         """What waits, shared among the threads that are free; empty when it is time to end."""
         with self._wake:
             while not self._closed:
-                if self._free < self._lanes and len(self._queue) < self._limit // _COMPANY:
+                company = (self._limit - _LEAST) // 2
+                if self._free < self._lanes and len(self._queue) < company:
                     # Who ends the batch that runs looks again.
                     self._wake.wait()
                     continue

@@ -11,6 +11,7 @@ import hashlib
 import itertools
 import json
 import logging
+import math
 import queue
 import threading
 import time
@@ -70,6 +71,8 @@ class Made(Generic[Value]):
     """Grows when the same photos would give another answer."""
     urgency: int = 1
     """Of several that wait the one with the lowest is computed first: maps take minutes."""
+    patience_seconds: float = math.inf
+    """Given up when nobody has asked for so long; by default it is made to its end, for who comes later."""
     dump: Callable[[Value], bytes] | None = None
     load: Callable[[bytes], Value] | None = None
     """How it is kept on disk; None: only in memory."""
@@ -82,7 +85,14 @@ class _Job:
         self.done = threading.Event()
         self.problem: HttpProblem | None = None
         self.failed_at = 0.0
-        self.stopped = False
+        self.waiters = 0
+        self.asked_at = time.monotonic()
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether nobody wants it any more."""
+        passed = time.monotonic() - self.asked_at
+        return self.waiters == 0 and passed > self.kind.patience_seconds
 
 
 class Derived:
@@ -164,7 +174,14 @@ class Derived:
                     )
                 job = self._jobs[key] = _Job(kind, key, self._guarded(kind, snapshot, make, of))
                 self._waiting.put((kind.urgency, next(self._numbers), job))
-        if wait_seconds and job.done.wait(wait_seconds):
+            job.waiters += 1
+        try:
+            done = bool(wait_seconds) and job.done.wait(wait_seconds)
+        finally:
+            with self._lock:
+                job.waiters -= 1
+                job.asked_at = time.monotonic()
+        if done:
             with self._lock:
                 if key in self._kept:
                     return cast(Value, self._kept[key])
@@ -231,14 +248,16 @@ class Derived:
                 what: str, done: int, total: int, job: _Job = job, snapshot: str = snapshot
             ) -> None:
                 job.told = Working(done=done, total=total, what=what)
-                if self._closed or self._current() != snapshot:
+                if self._closed or self._current() != snapshot or job.abandoned:
                     raise Stopped
 
             made: Any = None
+            given_up = False
             try:
                 report("beginning", 0, 0)
                 made = job.make(report)
             except Stopped:
+                given_up = not self._closed and self._current() == snapshot
                 job.problem = HttpProblem(
                     409,
                     "snapshot_gone",
@@ -253,7 +272,14 @@ class Derived:
                 job.problem = HttpProblem(500, "failed", f"{job.kind.name} could not be computed.")
                 _log.exception("%s could not be computed", job.kind.name)
             with self._lock:
-                if job.problem is None:
+                if given_up and job.waiters:
+                    # Somebody came back in the last moment.
+                    job.problem, job.asked_at = None, time.monotonic()
+                    self._waiting.put((job.kind.urgency, next(self._numbers), job))
+                    continue
+                if given_up:
+                    self._jobs.pop(job.key, None)
+                elif job.problem is None:
                     self._kept[job.key] = made
                     del self._jobs[job.key]
                     while len(self._kept) > KEPT:

@@ -4,11 +4,14 @@ These take seconds on a CPU, so they have a thread and a queue of their own, and
 finding reasons changes what is inside a network while it runs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 from pydantic import BaseModel
+from torch import Tensor
 
 from fieldmark import rng
 from fieldmark.app.derived import Derived, Made, Report, Working
@@ -36,8 +39,10 @@ from fieldmark.workflows.explain import (
 
 Box = tuple[float, float, float, float]
 """x0 y0 x1 y1 as fractions of the upright photo."""
-_WAIT_SECONDS = 10.0
+_WAIT_SECONDS = 2.0
 """How long a request waits; the answer goes on being made, and is there for the next."""
+_PATIENCE_SECONDS = 5.0
+"""A page asks every second; what nobody has asked for so long is not made to its end, others wait."""
 _ALWAYS = "explain"
 
 
@@ -163,6 +168,17 @@ class Asked(NamedTuple):
     query: str | None = None
 
 
+class _Encoder(Encoder):
+    """Looks up between two batches whether anybody still waits for the reasons."""
+
+    look_up: Callable[[], None] = staticmethod(lambda: None)
+
+    def encode(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B E"]:
+        """As every encoder's."""
+        self.look_up()
+        return super().encode(images)
+
+
 class _Ready(NamedTuple):
     shot: Shot
     square: Box
@@ -178,7 +194,7 @@ class Explainer:
     def __init__(self, photos: Photos) -> None:
         self._photos = photos
         self._derived = Derived(None, lambda: _ALWAYS)
-        self._copy: tuple[Eye, Encoder] | None = None
+        self._copy: tuple[Eye, _Encoder] | None = None
 
     def close(self) -> None:
         """Give up what is being explained."""
@@ -190,9 +206,10 @@ class Explainer:
         names = [self._name(first), self._name(second)]
 
         def make(report: Report) -> PairReasons:
-            report("comparing two photos", 0, 1)
-            encoder = self._encoder(eye)
+            look_up = partial(report, "comparing two photos", 0, 1)
+            encoder = self._encoder(eye, look_up)
             ready = [self._open(eye, each) for each in (first, second)]
+            look_up()
             found = reasons_of_pair(encoder, [one.shot for one in ready])
             return PairReasons(
                 similarity=found.pair.similarity,
@@ -206,7 +223,7 @@ class Explainer:
                 belief=found.belief,
             )
 
-        return self._ask(Made("pair", 1), eye, make, names)
+        return self._ask(Made("pair", 1, patience_seconds=_PATIENCE_SECONDS), eye, make, names)
 
     def photo(self, asked: Asked) -> PhotoReasons | Working:
         """What a photo is known by."""
@@ -214,9 +231,10 @@ class Explainer:
         name = self._name(asked)
 
         def make(report: Report) -> PhotoReasons:
-            report("looking at the photo", 0, 1)
-            encoder = self._encoder(eye)
+            look_up = partial(report, "looking at the photo", 0, 1)
+            encoder = self._encoder(eye, look_up)
             ready = self._open(eye, asked)
+            look_up()
             found = reasons_of_photo(encoder, ready.shot)
             return PhotoReasons(
                 map=rounded(found.own),
@@ -229,7 +247,7 @@ class Explainer:
                 belief=found.belief,
             )
 
-        return self._ask(Made("photo", 1), eye, make, [name])
+        return self._ask(Made("photo", 1, patience_seconds=_PATIENCE_SECONDS), eye, make, [name])
 
     def classes(self, first: str, second: str, count: int) -> ClassReasons | Working:
         """What separates two labels, by up to ``count`` photos of each.
@@ -244,7 +262,6 @@ class Explainer:
         chosen = [self._members(label, count) for label in (first, second)]
 
         def make(report: Report) -> ClassReasons:
-            encoder = self._encoder(eye)
             ready: list[_Ready] = []
             keys: list[str] = []
             sides: list[bool] = []
@@ -263,7 +280,9 @@ class Explainer:
                     sides.append(side)
                 if sides.count(side) < 2:
                     raise _too_few(label)
-            report("finding what separates them", len(ready), 2 * count)
+            look_up = partial(report, "finding what separates them", len(ready), 2 * count)
+            encoder = self._encoder(eye, look_up)
+            look_up()
             shots = [one.shot for one in ready]
             reasons = reasons_of_classes(encoder, shots, sides)
             names = [first if side else second for side in sides]
@@ -283,7 +302,13 @@ class Explainer:
             )
 
         of = [first, second, str(count), *(f"{len(m)}:{hash_of(m)}" for m in chosen)]
-        return self._ask(Made("classes", 1, urgency=2), eye, make, of, wait_seconds=0.0)
+        return self._ask(
+            Made("classes", 1, urgency=2, patience_seconds=_PATIENCE_SECONDS),
+            eye,
+            make,
+            of,
+            wait_seconds=0.0,
+        )
 
     def _ask(
         self, kind: Any, eye: Eye, make: Any, of: Sequence[str], wait_seconds: float = _WAIT_SECONDS
@@ -291,10 +316,11 @@ class Explainer:
         told = {"encoder": eye.space.identity, "of": list(of)}
         return self._derived.ask(kind, _ALWAYS, make, of=told, wait_seconds=wait_seconds)
 
-    def _encoder(self, eye: Eye) -> Encoder:
+    def _encoder(self, eye: Eye, look_up: Callable[[], None]) -> Encoder:
         if self._copy is None or self._copy[0] is not eye:
             encoder = eye.encoder
-            self._copy = eye, Encoder(encoder.spec, encoder.card, device=encoder.device)
+            self._copy = eye, _Encoder(encoder.spec, encoder.card, device=encoder.device)
+        self._copy[1].look_up = look_up
         return self._copy[1]
 
     def _name(self, asked: Asked) -> str:

@@ -1,5 +1,6 @@
 """The application: routes, guards and error texts put together."""
 
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -64,6 +65,8 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        # Guards read it, and it takes a second to make: not the first request's.
+        threading.Thread(target=app.openapi, name="fieldmark-description", daemon=True).start()
         yield
         service.close()
 
@@ -89,8 +92,11 @@ def create_app(settings: Settings) -> FastAPI:
     routes = [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
     app.state.routes = [*routes, *page]
 
+    describing = threading.Lock()
+
     def description() -> dict[str, Any]:
-        return describe(app, routes, guarded=service.access.guarded)
+        with describing:
+            return describe(app, routes, guarded=service.access.guarded)
 
     app.openapi = description  # type: ignore[method-assign]
     # The last one added is the outermost.
