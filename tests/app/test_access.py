@@ -1,3 +1,4 @@
+import hmac
 import time
 
 import pytest
@@ -129,6 +130,45 @@ def test_only_the_signed_name_and_time_are_believed():
         assert find_session([token], wrong, now) is None
 
 
+def test_a_session_ends_twelve_hours_from_now_whatever_it_says():
+    token = Token("ida", Scope.read, digest("fm_1"))
+    assert find_session([token], make_session(token, 1_000.0 + SECONDS), 1_000.0) is None
+
+
+def test_a_part_of_a_signature_is_none():
+    token = Token("ida", Scope.read, digest("fm_1"))
+    begin, signature = make_session(token, 1_000.0).rsplit(".", 1)
+    for wrong in (signature[:32], signature[:32] + "0" * 32, "0" * 32 + signature[32:], ""):
+        assert find_session([token], f"{begin}.{wrong}", 1_000.0) is None
+
+
+def test_how_long_a_comparison_takes_tells_nothing(monkeypatch):
+    compared = []
+
+    def compare(first, second):
+        compared.append((first, second))
+        return first == second
+
+    monkeypatch.setattr(hmac, "compare_digest", compare)
+    tokens = [Token(name, Scope.read, digest(f"fm_{name}")) for name in "abc"]
+    for secret in ("fm_a", "fm_c", "fm_none"):
+        compared.clear()
+        find(tokens, secret)
+        assert compared == [(token.sha256, digest(secret)) for token in tokens]
+    compared.clear()
+    value = make_session(tokens[0], 1_000.0)
+    assert find_session(tokens, value, 1_000.0) == tokens[0]
+    assert compared == [(value.rsplit(".", 1)[1],) * 2]
+
+
+def test_tokens_cannot_be_guessed_and_are_known_for_what_they_are(tmp_path):
+    secrets = {add_token(tmp_path / "tokens.toml", f"t{n}", Scope.read) for n in range(3)}
+    assert len(secrets) == 3
+    for secret in secrets:
+        assert secret.startswith("fm_")
+        assert len(secret) >= 3 + 43  # 256 bits
+
+
 def test_no_description_of_a_cookie_ends_in_a_failure(ask_guarded):
     for value in ("\xff\xfe", "é.1.2", "a." * 5000, '"', "a.9999999999999999999999.b"):
         answer = ask_guarded("GET", "/api/v1/me", [("cookie", f"{COOKIE}={value}")])
@@ -196,6 +236,10 @@ def test_a_file_that_others_reach_is_refused(tmp_path, mode):
         "[[token]]\nname = 'ida'",
         "[[token]]\nname = 'ida'\nscope = 'root'\nsha256 = '" + "0" * 64 + "'",
         "[[token]]\nname = 'ida'\nscope = 'read'\nsha256 = 'fm_plain'",
+        *(
+            f"[[token]]\nname = '{name}'\nscope = 'read'\nsha256 = '{'0' * 64}'"
+            for name in ("", " ida", "-x", "i" * 65, "a;b")
+        ),
         "[[token",
     ],
 )

@@ -32,6 +32,9 @@ def test_every_view_is_the_page_and_asked_for_again_each_time(ask_built):
         assert answer.headers["cache-control"] == "no-cache"
         assert ask_built("HEAD", path).status == 200
     known = [("if-none-match", f'"other", W/{answer.headers["etag"]}')]
+    assert ask_built("GET", "/icon.svg").headers["cache-control"] == "no-cache"
+    for path in ("/", "/explore", "/icon.svg"):
+        assert ask_built("POST", path).status == 405
     again = ask_built("GET", "/", known)
     assert (again.status, again.body) == (304, b"")
 
@@ -42,6 +45,7 @@ def test_files_with_a_hash_are_kept_for_good_and_sent_as_they_were_compressed(as
     assert plain.headers["content-type"].startswith("text/javascript")
     small = ask_built("GET", "/assets/main-0a1B2c3D.js", [("accept-encoding", "br, gzip")])
     assert small.headers["content-encoding"] == "gzip"
+    assert plain.headers["vary"] == small.headers["vary"] == "Accept-Encoding"
     assert gzip.decompress(small.body) == plain.body
     refused = ask_built("GET", "/assets/main-0a1B2c3D.js", [("accept-encoding", "gzip;q=0")])
     assert refused.body == plain.body

@@ -1,3 +1,4 @@
+import asyncio
 import json
 import signal
 import socket
@@ -10,6 +11,7 @@ import pytest
 
 from fieldmark.app import run as running
 from fieldmark.app.run import check_exposure, listen, most_connections, url_of
+from fieldmark.app.server import create_app
 from fieldmark.app.settings import Settings
 from fieldmark.app.tokens import Scope, add_token
 from fieldmark.errors import ConfigError, FieldmarkError, InputError, OutputError
@@ -74,6 +76,33 @@ def test_there_are_never_more_connections_than_files(monkeypatch):
     monkeypatch.setattr(resource, "setrlimit", lambda *_: None)
     assert most_connections(Settings(max_connections=5000)) == 1024 - 256
     assert most_connections(Settings(max_connections=10)) == 10
+
+
+def test_the_server_believes_nobody_and_says_little(monkeypatch):
+    settings = Settings(page=False, stop_seconds=3.0, keep_alive_seconds=7.0)
+    app = create_app(settings)
+    made = running.make_server(settings, app, lambda: None)
+    config = made.config
+    assert not config.server_header
+    assert not config.proxy_headers
+    assert not config.access_log
+    assert config.ws == "none"
+    assert config.h11_max_incomplete_event_size == running.HEAD_BYTES <= 65_536
+    assert (config.timeout_graceful_shutdown, config.timeout_keep_alive) == (3.0, 7.0)
+
+    async def done(*_):
+        assert app.state.service.stopping.is_set()
+
+    # Whoever waits is told before the server waits for them.
+    monkeypatch.setattr(running.uvicorn.Server, "shutdown", done)
+    asyncio.run(made.shutdown())
+    # A second Ctrl+C does not wait any more; a second polite request does.
+    made.handle_exit(signal.SIGTERM, None)
+    made.handle_exit(signal.SIGTERM, None)
+    assert (made.should_exit, made.force_exit) == (True, False)
+    made.handle_exit(signal.SIGINT, None)
+    assert made.force_exit
+    app.state.service.close()
 
 
 SERVE = """

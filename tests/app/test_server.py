@@ -1,9 +1,20 @@
+import json
+
 import pytest
 
 from asking import check_problem, operations
-from fieldmark.app.problems import without_paths
+from fieldmark.app.problems import HttpProblem, explain, problem_of, without_paths
+from fieldmark.app.problems import answer as answer_of
 from fieldmark.app.server import create_app
 from fieldmark.app.settings import Settings
+from fieldmark.errors import (
+    ArtifactError,
+    BusyError,
+    ConfigError,
+    ConflictError,
+    InputError,
+    StorageError,
+)
 
 
 def test_the_service_answers(ask):
@@ -133,6 +144,60 @@ def test_only_places_of_the_server_are_paths(text, told):
     assert without_paths(text, Settings()) == told
 
 
+def test_every_place_of_the_server_has_a_name_also_by_its_other_ways(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "way").symlink_to(tmp_path / "real")
+    settings = Settings(
+        place=str(tmp_path / "way"),
+        photos=tmp_path / "way" / "photos",
+        tokens=tmp_path / "keys.toml",
+        runs=(tmp_path / "runs",),
+    )
+    said = {
+        tmp_path / "way" / "index.sqlite": "the index",
+        tmp_path / "real" / "index.sqlite": "the index",
+        tmp_path / "way" / "photos" / "a.jpg": "the photos' folder",
+        tmp_path / "keys.toml": "the token file",
+        tmp_path / "runs" / "first" / "run.json": "the run",
+    }
+    for path, words in said.items():
+        assert without_paths(f"{path} is gone", settings) == f"{words} is gone"
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (InputError("x"), 422, "bad_input"),
+        (ConflictError("x", ["a"]), 409, "changed_meanwhile"),
+        (BusyError("x"), 409, "busy"),
+        (StorageError("x"), 507, "no_room"),
+        (ArtifactError("x"), 503, "not_ready"),
+        (ConfigError("x"), 422, "bad_input"),
+    ],
+)
+def test_errors_of_the_library_have_a_status(error, status, code):
+    problem = problem_of(error).problem
+    assert (problem.status, problem.code) == (status, code)
+
+
+def test_long_texts_are_cut():
+    told = json.loads(answer_of(HttpProblem(400, "bad_request", "x" * 5_000)).body)
+    assert len(told["detail"]) == 1_000
+    many = [{"loc": ("body", "y" * 500), "type": "missing", "msg": ""}] * 40
+    assert len(explain(many)) < 700
+    assert explain(many).endswith("35 more.")
+
+
+def test_operations_describe_what_bodies_and_tokens_may_be_answered(ask, ask_guarded):
+    for service, guarded in ((ask, False), (ask_guarded, True)):
+        for operation in operations(service.app):
+            told = set(operation.told["responses"])
+            assert ("requestBody" in operation.told) <= ({"413", "415"} <= told), operation
+            assert ("429" in told) == (guarded and operation.scope is not None), operation
+        schemas = service.app.openapi()["components"]["schemas"]
+        assert "ValidationError" not in schemas
+
+
 def test_texts_that_utf8_has_no_word_for_are_answered(ask):
     body = b'{"a": "\\ud800"}'
     answer = ask("POST", "/api/v1/probe/json", [("content-type", "application/json")], body)
@@ -152,6 +217,13 @@ def test_metrics_count_templates_and_never_paths(asking):
     assert f'fieldmark_requests_total{{method="GET",{route}}} 3.0' in text
     assert 'fieldmark_refused_total{reason="wrong_host"} 1.0' in text
     assert 'method="other"' in text
+    seconds = 'fieldmark_request_seconds_count{route="/api/v1/probe/named/{name}/{size}"}'
+    assert f"{seconds} 3.0" in text
+    assert "fieldmark_requests_in_flight 1.0" in text  # this one
+    assert "process_resident_memory_bytes" in text
+    assert "fieldmark_received_bytes_total 0.0" in text
+    ask("POST", "/api/v1/probe/json", [("content-type", "application/json")], b'{"a": 1}')
+    assert "fieldmark_received_bytes_total 8.0" in ask("GET", "/metrics").body.decode()
     assert "secret" not in text
     assert "EVIL" not in text
 
@@ -183,7 +255,5 @@ def test_large_answers_are_compressed_for_those_who_take_it(ask):
 
 
 def test_a_service_of_another_kind_of_tokens_does_not_start(tmp_path):
-    from fieldmark.errors import ConfigError
-
     with pytest.raises(ConfigError, match="fieldmark token add"):
         create_app(Settings(tokens=tmp_path / "none.toml"))
