@@ -1,9 +1,16 @@
+import sys
+from pathlib import Path
+
 import pytest
+from fastapi.testclient import TestClient
 
 from asking import check_problem, operations
 from fieldmark.app.problems import without_paths
 from fieldmark.app.server import create_app
 from fieldmark.app.settings import Settings
+
+sys.path.insert(0, str(Path(__file__).parent))
+from shelf import until
 
 
 def test_the_service_answers(ask):
@@ -145,3 +152,9 @@ def test_a_service_of_another_kind_of_tokens_does_not_start(tmp_path):
 
     with pytest.raises(ConfigError, match="fieldmark token add"):
         create_app(Settings(tokens=tmp_path / "none.toml"))
+
+
+def test_the_description_is_made_before_the_first_request():
+    app = create_app(Settings())
+    with TestClient(app, base_url="http://localhost"):
+        until(lambda: app.openapi_schema is not None)
