@@ -1,6 +1,9 @@
 import json
+import sys
+from pathlib import Path
 
 import pytest
+from fastapi.testclient import TestClient
 
 from asking import check_problem, operations
 from fieldmark.app.problems import HttpProblem, explain, problem_of, without_paths
@@ -15,6 +18,9 @@ from fieldmark.errors import (
     InputError,
     StorageError,
 )
+
+sys.path.insert(0, str(Path(__file__).parent))
+from shelf import until
 
 
 def test_the_service_answers(ask):
@@ -257,3 +263,9 @@ def test_large_answers_are_compressed_for_those_who_take_it(ask):
 def test_a_service_of_another_kind_of_tokens_does_not_start(tmp_path):
     with pytest.raises(ConfigError, match="fieldmark token add"):
         create_app(Settings(tokens=tmp_path / "none.toml"))
+
+
+def test_the_description_is_made_before_the_first_request():
+    app = create_app(Settings())
+    with TestClient(app, base_url="http://localhost"):
+        until(lambda: app.openapi_schema is not None)
