@@ -3,12 +3,14 @@
 import io
 import shutil
 import time
+from concurrent.futures import Future
 
 import numpy as np
 import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from fieldmark.app.batching import Batcher
 from fieldmark.app.server import create_app
 from fieldmark.app.settings import Settings
 from fieldmark.data.aviary import AviaryConfig, draw, write
@@ -325,3 +327,21 @@ def test_a_photo_whose_file_has_changed_is_not_shown(place, files, tmp_path):
         assert [answer.json()["code"] for answer in told[:2]] == ["changed", "missing"]
         body = {"first": {"key": keys[0]}, "second": {"key": keys[2]}}
         assert client.post(API + "/explain/pair", json=body).status_code == 409
+
+
+@pytest.mark.parametrize("closed", ["decoders", "batcher"])
+def test_a_service_may_be_closed_while_it_gets_ready(place, monkeypatch, closed):
+    cancelled = Future()
+    cancelled.cancel()
+    if closed == "batcher":
+        monkeypatch.setattr(Batcher, "call", lambda batcher, work: cancelled)
+    else:
+        monkeypatch.setattr(
+            "fieldmark.app.media.Media.picture", lambda *given: cancelled, raising=True
+        )
+    settings = Settings(place=str(place / "index"), device="cpu", page=False)
+    # What a thread raises fails the test.
+    with TestClient(create_app(settings), base_url="http://127.0.0.1:8000") as client:
+        until = time.monotonic() + 20
+        while not client.get("/readyz").is_success and time.monotonic() < until:
+            time.sleep(0.01)

@@ -268,4 +268,4 @@ def test_a_service_of_another_kind_of_tokens_does_not_start(tmp_path):
 def test_the_description_is_made_before_the_first_request():
     app = create_app(Settings())
     with TestClient(app, base_url="http://localhost"):
-        until(lambda: app.openapi_schema is not None)
+        assert app.openapi_schema is not None

@@ -15,7 +15,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
@@ -358,13 +358,14 @@ class Media:
         self._ahead.start()
 
     def _make_ahead(self, most: int) -> None:
-        with contextlib.suppress(FieldmarkError, HttpProblem):
+        # Cancelled: whoever is closed makes no more of them.
+        with contextlib.suppress(FieldmarkError, HttpProblem, CancelledError):
             for media in itertools.islice(self._shelf.all(), most):
                 if self._closed.is_set():
                     return
                 if not media or self._store.has(media, Size.small):
                     continue
-                with contextlib.suppress(FieldmarkError, HttpProblem):
+                with contextlib.suppress(FieldmarkError, HttpProblem, TimeoutError):
                     self.picture(media, Size.small, Lane.ahead).result(timeout=60)
 
     def close(self) -> None:

@@ -6,8 +6,8 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
-from contextlib import closing
+from concurrent.futures import CancelledError, Future
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -140,6 +140,7 @@ class Photos:
         self.media.close()
         self.decoders.close()
         self._eye.batcher.close()
+        self._warmed.join(timeout=30)
         self._index.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -204,9 +205,11 @@ class Photos:
                         looks.append(reply.derived.look)
             except Exception:
                 continue
-        if looks:
-            self._eye.batcher.call(lambda: self._eye.encoder.encode(stack(looks))).result()
-        self.media.make_ahead()
+        # Whoever is closed while getting ready has nothing to get ready for.
+        with suppress(CancelledError, HttpProblem):
+            if looks:
+                self._eye.batcher.call(lambda: self._eye.encoder.encode(stack(looks))).result()
+            self.media.make_ahead()
 
     @property
     def detail(self) -> Detail | None:

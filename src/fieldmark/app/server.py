@@ -65,8 +65,9 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        # Guards read it, and it takes a second to make: not the first request's.
-        threading.Thread(target=app.openapi, name="fieldmark-description", daemon=True).start()
+        # Guards read it, and it takes a fifth of a second to make: not the first request's. Nor a thread's:
+        # FastAPI changes the filters of warnings meanwhile, which are those of all threads.
+        app.openapi()
         yield
         service.close()
 
