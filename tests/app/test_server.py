@@ -20,7 +20,6 @@ from fieldmark.errors import (
 )
 
 sys.path.insert(0, str(Path(__file__).parent))
-from shelf import until
 
 
 def test_the_service_answers(ask):

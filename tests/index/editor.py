@@ -15,6 +15,9 @@ def main(place, number, edits):
     random_ = random.Random(number)
     labels, conflicts = [], 0
     with SqliteIndex(Path(place)) as index:
+        # All begin together, however long each took to get here.
+        print("ready", flush=True)
+        sys.stdin.readline()
         while len(labels) < edits:
             (item,) = index.get([f"p{random_.randrange(6)}"])
             label = f"{number}-{len(labels)}"

@@ -229,11 +229,16 @@ def test_processes_that_label_the_same_photos_lose_nothing(tmp_path, writers, ed
     children = [
         subprocess.Popen(
             [sys.executable, str(EDITOR), str(place), str(number), str(edits)],
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
         for number in range(writers)
     ]
+    assert [child.stdout.readline() for child in children] == ["ready\n"] * writers
+    for child in children:
+        child.stdin.write("go\n")
+        child.stdin.flush()
     said = [json.loads(child.communicate()[0]) for child in children]
     assert all(child.returncode == 0 for child in children)
     with SqliteIndex(place) as index:

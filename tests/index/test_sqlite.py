@@ -306,7 +306,7 @@ def test_recall_is_raised_to_what_is_promised(monkeypatch):
     assert 0.5 <= low["recall"] < 0.999 <= high["recall"]
 
 
-@pytest.mark.parametrize("rounds", [25, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rounds", [10, pytest.param(200, marks=pytest.mark.slow)])
 def test_kills_lose_nothing_that_was_acknowledged(tmp_path, rounds):
     """The writer says what it has done; killed at any moment, all of that is there."""
     random_ = random.Random(rounds)
