@@ -16,7 +16,8 @@ def main(place, number, edits):
     labels, conflicts = [], 0
     with SqliteIndex(Path(place)) as index:
         # All begin together, however long each took to get here.
-        print("ready", flush=True)
+        sys.stdout.write("ready\n")
+        sys.stdout.flush()
         sys.stdin.readline()
         while len(labels) < edits:
             (item,) = index.get([f"p{random_.randrange(6)}"])
