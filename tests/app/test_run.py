@@ -118,7 +118,13 @@ def slow() -> dict[str, bool]:
     time.sleep(0.7)
     return {"slow": True}
 server.ROUTERS = (*server.ROUTERS, router)
-serve(Settings(port=0), ready=lambda url: print(url, flush=True))
+import gc
+def ready(url):
+    # What lives as long as the process is not looked through for garbage while requests wait.
+    assert gc.get_freeze_count() > 10 * len(gc.get_objects())
+    print(url, flush=True)
+serve(Settings(port=0), ready=ready)
+assert gc.get_freeze_count() == 0
 import os
 assert os.environ["FIELDMARK_OFFLINE"] == "1"
 print("ended", flush=True)
