@@ -49,8 +49,8 @@ def serve_counted(index: str | None, read: Any, told: Any) -> None:
 
 def watch_health(port: int, stop: Any, told: Any) -> None:
     """Ask again and again; seconds of each answer, infinite where there is none."""
-    took = []
-    while not stop.is_set():
+    took: list[float] = []
+    while not took or not stop.is_set():
         began = time.perf_counter()
         try:
             with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:

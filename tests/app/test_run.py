@@ -88,6 +88,8 @@ def test_the_server_believes_nobody_and_says_little(monkeypatch):
     assert not config.access_log
     assert config.ws == "none"
     assert config.h11_max_incomplete_event_size == running.HEAD_BYTES <= 65_536
+    # Connections that come at once are taken a few at a time: those that speak are heard in between.
+    assert config.backlog <= 100
     assert (config.timeout_graceful_shutdown, config.timeout_keep_alive) == (3.0, 7.0)
 
     async def done(*_):

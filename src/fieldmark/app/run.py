@@ -19,7 +19,11 @@ from fieldmark.app.settings import Settings
 from fieldmark.app.tokens import read_tokens
 from fieldmark.errors import ConfigError, InputError, OutputError
 
-_BACKLOG = 1_024
+_BACKLOG = 4_096
+"""Connections that wait in the system to be taken."""
+_AT_ONCE = 64
+"""Connections that are taken before those that are there are read again: in a flood of silent ones nobody who
+speaks at once shall be the oldest silent one before he was heard."""
 OFFLINE_VARIABLE = "FIELDMARK_OFFLINE"
 """As in :mod:`fieldmark.nn.places`, which would load torch before the port is known to be free."""
 _OTHER_FILES = 256
@@ -166,7 +170,7 @@ def make_server(settings: Settings, app: FastAPI, ready: Callable[[], None]) -> 
         server_header=False,
         # The name of a proxy's client would be believed of anybody.
         proxy_headers=False,
-        backlog=_BACKLOG,
+        backlog=_AT_ONCE,
         h11_max_incomplete_event_size=HEAD_BYTES,
         timeout_keep_alive=settings.keep_alive_seconds,  # type: ignore[arg-type]
         timeout_graceful_shutdown=settings.stop_seconds,  # type: ignore[arg-type]
@@ -184,6 +188,9 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
+            for taken in sockets or ():
+                # asyncio has one number for both.
+                taken.listen(_BACKLOG)
             self._ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
