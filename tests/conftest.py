@@ -1,6 +1,10 @@
+import contextlib
 import sys
+import tempfile
+import warnings
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -59,3 +63,22 @@ def run(monkeypatch, capsys):
         return code, out, err
 
     return call
+
+
+@pytest.fixture(scope="session")
+def server():
+    """URL of a PostgreSQL with pgvector of our own, on a socket in a folder."""
+    with warnings.catch_warnings():
+        # It asks for a runtime folder, which services and containers have none of.
+        warnings.simplefilter("ignore")
+        import pgserver
+    # Started by root it runs as another user, who must be able to reach the folder.
+    with tempfile.TemporaryDirectory() as place:
+        Path(place).chmod(0o755)
+        started = pgserver.get_server(Path(place) / "data", cleanup_mode=None)
+        yield started.get_uri()
+        # Nothing of it is to be kept: an orderly end takes ten seconds.
+        with contextlib.suppress(psutil.NoSuchProcess):
+            master = psutil.Process(started.get_pid())
+            master.kill()
+            psutil.wait_procs([master], timeout=5)
