@@ -3,7 +3,7 @@
 import io
 import shutil
 import time
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -91,6 +91,24 @@ def test_an_embedding_is_that_of_the_file(client, encoder, data, tmp_path):
     expected = encoder.embed_file(file)
     assert float(np.dot(told["embedding"], expected)) > 1 - 1e-5
     np.testing.assert_allclose(told["embedding"], expected, atol=2e-3)
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_what_the_processor_gives(client, place, files):
+    """Many at once, so that batches form."""
+    settings = Settings(place=str(place / "index"), device="cuda", page=False)
+    photos = [path.read_bytes() for path in files.values()]
+
+    def embed(asked, photo):
+        return asked.post(API + "/embed", content=photo).json()["embedding"]
+
+    with (
+        TestClient(create_app(settings), base_url="http://127.0.0.1:8000") as other,
+        ThreadPoolExecutor(8) as pool,
+    ):
+        found = list(pool.map(lambda photo: embed(other, photo), photos))
+    wanted = [embed(client, photo) for photo in photos]
+    assert (np.array(found) * np.array(wanted)).sum(axis=1).min() > 0.999
 
 
 def test_search_gives_what_the_command_gives(client, place, files):
