@@ -7,6 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from starlette.testclient import TestClient
 
@@ -94,6 +95,7 @@ def test_an_embedding_is_that_of_the_file(client, encoder, data, tmp_path):
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
 def test_a_gpu_gives_what_the_processor_gives(client, place, files):
     """Many at once, so that batches form."""
     settings = Settings(place=str(place / "index"), device="cuda", page=False)
