@@ -246,6 +246,16 @@ def test_pictures_are_small_upright_bare_and_kept_by_browsers(client, files):
         assert b"Exif" not in data
 
 
+def test_parts_of_a_picture_are_not_cut_out(client):
+    """However many are asked for (H7): it is small, and comes whole."""
+    media = client.get(f"{API}/table").json()["media"][0]
+    whole = client.get(f"/media/{media}/small").content
+    ranges = ",".join(f"{first}-{first + 1}" for first in range(1_500))
+    found = client.get(f"/media/{media}/small", headers={"Range": f"bytes={ranges}"})
+    assert (found.status_code, found.content) == (200, whole)
+    assert "content-range" not in found.headers
+
+
 @pytest.mark.parametrize(
     "name", ["0" * 32, "0" * 31, "..%2f..%2fetc", "0" * 33, "A" * 32, "%00" * 32]
 )
