@@ -388,5 +388,9 @@ def test_who_may_only_look_is_told_so_kindly(guarded, open_page):
     expect(choice).to_be_disabled()
     page.keyboard.press("1")
     page.wait_for_timeout(500)
+    to(page, "/label?tab=sure")
+    sure = page.get_by_role("listbox", name="Photos that are probably")
+    expect(sure.get_by_role("option").first).to_be_visible()
+    expect(sure.locator("[aria-selected=true]")).to_have_count(0)
     with open_index(place) as index:
         assert len(index.history()) == before
