@@ -163,7 +163,8 @@ def test_a_species_has_a_page_with_its_look_alike(shared_service, open_page):
 def test_a_card_does_not_lie_over_the_line_that_is_drawn(shared_service, open_page):
     page = open_page(f"{shared_service.url}/explore")
     field, card = page.locator(".map-field"), page.locator(".map-card")
-    expect(page.locator(".map-thumb").first).to_be_visible()
+    expect(page.locator(".map-sketch")).to_have_count(0)
+    expect(page.locator(".map-thumb-frame").first).to_be_visible()
     box = field.bounding_box()
     middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     thumb = page.locator(".map-thumb-frame").first.bounding_box()

@@ -2,6 +2,7 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import { ApiError, get, sendJson } from "../../lib/api";
 import { Layer, useLayer } from "../../lib/keys";
+import { useModal } from "../../lib/modal";
 import { chance, when } from "../../lib/names";
 import { follow } from "../../lib/router";
 import { Empty } from "../../parts/Empty";
@@ -50,12 +51,7 @@ function Large(props: { name: string; row: number | null }) {
   /** The large photo is there; until then the small one stands in. */
   const [sharp, setSharp] = useState(false);
   const [trouble, setTrouble] = useState<string | null>(null);
-  useEffect(() => {
-    const element = dialog.current!;
-    element.showModal();
-    leave.current!.focus();
-    return () => element.close();
-  }, []);
+  useModal(dialog, leave);
   const version = row === null ? 0 : versions.value[row];
   useEffect(() => {
     setAbout(null);
