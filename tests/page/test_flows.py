@@ -7,6 +7,7 @@ import time
 import pytest
 from playwright.sync_api import expect
 
+from looking import serious
 from serving import Running, wait_for
 
 pytestmark = pytest.mark.page
@@ -134,6 +135,7 @@ def test_two_people_at_once_lose_nothing(service, open_page):
     expect(second.get_by_text("nothing was overwritten")).to_be_visible(timeout=30_000)
     assert named(service).get("said by the first") == 1
     second.get_by_role("button", name="Look", exact=True).click()
+    assert serious(second) == []
     second.get_by_role("button", name="Set mine").first.click()
     wait_for(lambda: named(service).get("said by the second") == 1)
     expect(grid(first).get_by_role("option").first).to_have_accessible_name(
