@@ -45,6 +45,20 @@ class Running:
         with urllib.request.urlopen(self.url + path, timeout=30) as answer:
             return json.loads(answer.read())
 
+    def put(self, path, body):
+        request = urllib.request.Request(self.url + path, json.dumps(body).encode(), method="PUT")
+        request.add_header("Content-Type", "application/json")
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.loads(answer.read())
+
+    def labels(self):
+        """The label of each photo, None where it has none."""
+        table = self.get("/api/v1/table")
+        return {
+            key: None if number < 0 else table["labels"][number]
+            for key, number in zip(table["keys"], table["label"], strict=True)
+        }
+
 
 def wait_for(holds, seconds=10.0):
     """Until something holds; what it last gave."""

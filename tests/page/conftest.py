@@ -49,18 +49,25 @@ def birds(tmp_path_factory):
     return root
 
 
-@pytest.fixture
-def copy(birds, tmp_path):
-    """An index that a test may write into."""
-    shutil.copytree(birds / "index", tmp_path / "index")
-    return tmp_path / "index"
-
-
-@pytest.fixture
-def service(birds, copy):
-    running = Running(copy, "--photos", birds / "photos" / "images").start()
+@pytest.fixture(scope="session")
+def writable(birds, tmp_path_factory):
+    place = shutil.copytree(birds / "index", tmp_path_factory.mktemp("writable") / "index")
+    running = Running(place, "--photos", birds / "photos" / "images").start()
     yield running
     running.stop()
+
+
+@pytest.fixture
+def service(writable):
+    """A service that a test may write into, and kill: the next one finds it as this one did."""
+    before = writable.labels()
+    yield writable
+    if writable.process.poll() is not None:
+        writable.start()
+    now = writable.labels()
+    changed = {key: label for key, label in before.items() if label != now[key]}
+    if changed:
+        writable.put("/api/v1/labels", {"labels": changed})
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ import time
 import pytest
 from playwright.sync_api import expect
 
+from looking import serious
 from serving import Running, wait_for
 
 pytestmark = pytest.mark.page
@@ -68,32 +69,24 @@ def test_the_whole_set_is_classified_again_after_a_label(service, open_page):
     expect(grid(page).get_by_text("%").first).to_be_visible()
     choose(page, 12)
     write_label(page, "brand new kind")
-    # A guess, in other photos than those that were labelled.
+    # A guess, of other photos than those that were labelled: the first half of their kind.
     page.keyboard.press("Escape")
-    guesses = wait_for(
-        lambda: (
-            (told := service.get("/api/v1/guesses"))
-            and "brand new kind" in told.get("classes", ())
-            and told
-        )
-    )
-    place = guesses["classes"].index("brand new kind")
-    if place in guesses["guess"][12:]:
-        page.get_by_label("Order").select_option("label")
-    assert guesses["change"] >= 12
+    guessed = grid(page).get_by_role("option", name=re.compile("^brand new kind .*a guess,"))
+    expect(guessed.first).to_be_visible()
 
 
-def test_a_filter_in_the_address_is_shown_and_a_wrong_one_is_explained(service, open_page):
-    page = open_page(f"{service.url}/explore?where=label%20is%20not%20null")
-    expect(grid(page)).to_have_attribute("aria-label", "Photos")
-    page.wait_for_function("document.body.innerText.includes('48')")
-    page = open_page(f"{service.url}/explore?where=label%20~~%203")
+def test_a_filter_in_the_address_is_shown_and_a_wrong_one_is_explained(shared_service, open_page):
+    page = open_page(f"{shared_service.url}/explore?where=label%20is%20not%20null")
+    labelled = sum(named(shared_service).values())
+    assert labelled < len(shared_service.labels())
+    expect(page.locator(".filter-count strong")).to_have_text(str(labelled))
+    page = open_page(f"{shared_service.url}/explore?where=label%20~~%203")
     expect(page.get_by_role("alert").first).to_be_visible()
 
 
-def test_a_photo_is_searched_by_a_part_and_compared(service, birds, open_page):
+def test_a_photo_is_searched_by_a_part_and_compared(shared_service, birds, open_page):
     photo = sorted((birds / "photos" / "images").rglob("*.*"))[3]
-    page = open_page(f"{service.url}/search")
+    page = open_page(f"{shared_service.url}/search")
     page.get_by_label("Photo to look for").first.set_input_files(photo)
     matches = page.get_by_role("region", name="Matches")
     expect(matches.locator(".match-photo").first).to_be_visible()
@@ -119,6 +112,7 @@ def test_labelling_by_keyboard_alone(service, open_page):
     page = open_page(f"{service.url}/label")
     side = page.get_by_role("region", name="What it may be")
     expect(side.locator(".choice-main").first).to_be_visible()
+    # At once: a key is heard as soon as one sees what it does.
     page.keyboard.press("1")
     wait_for(lambda: sum(named(service).values()) == before + 1)
     expect(side.locator(".choice-main").first).to_be_visible()
@@ -141,6 +135,7 @@ def test_two_people_at_once_lose_nothing(service, open_page):
     expect(second.get_by_text("nothing was overwritten")).to_be_visible(timeout=30_000)
     assert named(service).get("said by the first") == 1
     second.get_by_role("button", name="Look", exact=True).click()
+    assert serious(second) == []
     second.get_by_role("button", name="Set mine").first.click()
     wait_for(lambda: named(service).get("said by the second") == 1)
     expect(grid(first).get_by_role("option").first).to_have_accessible_name(
@@ -159,12 +154,68 @@ def test_the_page_recovers_when_the_service_is_killed_and_comes_back(service, op
     expect(page.get_by_text("wait for the service")).to_have_count(0, timeout=30_000)
 
 
-def test_a_species_has_a_page_with_its_look_alike(service, open_page):
-    name = max(named(service).items(), key=lambda one: one[1])[0]
-    page = open_page(f"{service.url}/species")
+def test_a_species_has_a_page_with_its_look_alike(shared_service, open_page):
+    name = max(named(shared_service).items(), key=lambda one: one[1])[0]
+    page = open_page(f"{shared_service.url}/species")
     page.get_by_placeholder("Look for a label").fill(name[:6])
     page.get_by_role("main").get_by_role("link", name=name[3:9]).first.click()
     expect(page.get_by_role("list", name="Typical photos").locator("img").first).to_be_visible()
+
+
+def test_a_card_does_not_lie_over_the_line_that_is_drawn(shared_service, open_page):
+    page = open_page(f"{shared_service.url}/explore")
+    field, card = page.locator(".map-field"), page.locator(".map-card")
+    expect(page.locator(".map-sketch")).to_have_count(0)
+    expect(page.locator(".map-thumb-frame").first).to_be_visible()
+    box = field.bounding_box()
+    middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    thumb = page.locator(".map-thumb-frame").first.bounding_box()
+    page.mouse.move(*middle)
+    page.mouse.move(thumb["x"] + thumb["width"] / 2, thumb["y"] + thumb["height"] / 2, steps=3)
+    expect(card).to_be_visible()
+    page.keyboard.down("Shift")
+    page.mouse.down()
+    page.mouse.move(*middle, steps=4)
+    expect(page.locator(".map-line path")).to_have_attribute("d", re.compile("^M"))
+    expect(card).to_have_count(0)
+    page.mouse.up()
+    page.keyboard.up("Shift")
+
+
+def test_a_large_photo_begins_at_its_close_button(shared_service, open_page):
+    page = open_page(f"{shared_service.url}/explore")
+    expect(grid(page).get_by_role("option").first).to_be_visible()
+    grid(page).focus()
+    page.keyboard.press("Home")
+    page.keyboard.press("Enter")
+    large = page.get_by_role("dialog")
+    close = large.get_by_role("button", name="Close")
+    expect(close).to_be_focused()
+    # The keys that leaf go on after the last photo, and after the field of the label was left.
+    large.get_by_role("button", name="Next photo").click()
+    large.get_by_role("button", name="Photo before").click()
+    expect(large.get_by_role("button", name="Photo before")).to_have_count(0)
+    expect(close).to_be_focused()
+    page.keyboard.press("l")
+    page.keyboard.press("Escape")
+    expect(close).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(large).to_have_count(0)
+    expect(grid(page)).to_be_focused()
+
+
+def test_the_bar_of_chosen_photos_is_one_line_on_a_phone(service, open_page):
+    page = open_page(f"{service.url}/explore", phone=True)
+    choose(page, 3)
+    bar = page.get_by_role("region", name="Chosen photos")
+    assert bar.bounding_box()["height"] < 64
+    bar.get_by_role("button", name="Label", exact=True).click()
+    expect(bar.get_by_role("combobox")).to_be_visible()
+    assert bar.bounding_box()["height"] < 844 / 4
+    bar.get_by_role("combobox").fill("by hand")
+    page.keyboard.press("Enter")
+    wait_for(lambda: named(service).get("by hand") == 3)
+    expect(bar).to_have_count(0)
 
 
 def test_a_run_is_watched_until_its_verdict(open_page, tmp_path):
@@ -185,8 +236,8 @@ def test_a_run_is_watched_until_its_verdict(open_page, tmp_path):
 
 
 @pytest.mark.parametrize("view", ["explore", "search", "label", "species", "train"])
-def test_nothing_is_wider_than_a_phone(service, open_page, view):
-    page = open_page(f"{service.url}/{view}", phone=True)
+def test_nothing_is_wider_than_a_phone(shared_service, open_page, view):
+    page = open_page(f"{shared_service.url}/{view}", phone=True)
     page.wait_for_timeout(1500)
     wide = page.evaluate("document.documentElement.scrollWidth")
     assert wide <= 390
@@ -195,8 +246,8 @@ def test_nothing_is_wider_than_a_phone(service, open_page, view):
     assert box["x"] + box["width"] <= 391
 
 
-def test_photos_are_on_the_page_soon(service, open_page):
+def test_photos_are_on_the_page_soon(shared_service, open_page):
     began = time.perf_counter()
-    page = open_page(f"{service.url}/explore")
+    page = open_page(f"{shared_service.url}/explore")
     expect(grid(page).locator("img").first).to_be_visible()
     assert time.perf_counter() - began < 10

@@ -153,6 +153,8 @@ class ClassReasons(BaseModel):
     right: int
     """Photos on the right side of a line drawn without them."""
     total: int
+    weak: bool
+    """So few are right that a coin could well do as much: there are no marks to learn."""
     lede: str
     marks: list[ClassMark]
     believable: bool
@@ -294,6 +296,7 @@ class Explainer:
                 photos=(sum(sides), len(sides) - sum(sides)),
                 right=reasons.right,
                 total=len(shots),
+                weak=reasons.weak,
                 lede=class_lede(reasons.right, len(shots)),
                 marks=[self._mark(mark, kind, keys, names, ready) for mark, kind in marks],
                 believable=reasons.tone == "up",

@@ -414,6 +414,8 @@ class ClassReasons(NamedTuple):
     tone: Tone
     belief: str
     """Whether there is something to believe in, in a sentence."""
+    weak: bool
+    """So few are right that a coin could well do as much: there are no marks to learn."""
 
 
 def reasons_of_classes(
@@ -437,9 +439,10 @@ def reasons_of_classes(
     )  # fmt: skip
     tone, belief = _belief(told, "the decision", len(tested))
     right = round(found.right * len(first))
-    if _weak(right, len(first)):
+    weak = _weak(right, len(first))
+    if weak:
         tone, belief = "flat", f"There is little to believe in: {_coin(right, len(first))}"
-    return ClassReasons(found, right, told, tone, belief)
+    return ClassReasons(found, right, told, tone, belief, weak)
 
 
 def _of_classes(

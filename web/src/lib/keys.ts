@@ -1,7 +1,7 @@
 // Keyboard shortcuts: registered where they work, listed in one help dialog, silent while somebody types.
 import { signal } from "@preact/signals";
 import { createContext } from "preact";
-import { useContext, useEffect, useState } from "preact/hooks";
+import { useContext, useLayoutEffect, useState } from "preact/hooks";
 
 export interface Shortcut {
   /** As KeyboardEvent.key says it ("j", "Enter", "ArrowLeft", "?"), with "Ctrl+", "Shift+" or "Alt+" before it. */
@@ -48,7 +48,7 @@ let layers = 0;
 /** For a dialog: its layer, which alone hears the keys while it is open. Give it to what is inside by `Layer.Provider`. */
 export function useLayer(): number {
   const [layer] = useState(() => (layers += 1));
-  useEffect(() => {
+  useLayoutEffect(() => {
     open.push(layer);
     return () => void open.splice(open.indexOf(layer), 1);
   }, []);
@@ -59,7 +59,8 @@ export const shortcuts = signal<readonly Shortcut[]>([]);
 
 export function useShortcuts(list: readonly Shortcut[], again: readonly unknown[] = []): void {
   const layer = useContext(Layer);
-  useEffect(() => {
+  // At once: a key that is pressed as soon as something is seen must not be lost.
+  useLayoutEffect(() => {
     const own = list.map((one) => ({ ...one, layer }));
     shortcuts.value = [...shortcuts.value, ...own];
     return () => {

@@ -23,6 +23,8 @@ export function Chart(props: {
   range?: { low?: number; high?: number } | null;
   /** The vertical axis begins at zero. */
   zero?: boolean;
+  /** No value can be larger: nothing beyond is written on the axis. */
+  most?: number | undefined;
 }) {
   const box = useRef<HTMLDivElement>(null);
   const [width, setWidth] = useState(360);
@@ -65,7 +67,7 @@ export function Chart(props: {
             y={props.range.high === undefined ? PAD.top : inRange(props.range.high)}
             height={Math.max(0, (props.range.low === undefined ? H - PAD.bottom : inRange(props.range.low)) - (props.range.high === undefined ? PAD.top : inRange(props.range.high)))} />
         )}
-        {ticks(low, high, 4).map((value) => (
+        {ticks(low, high, 4).filter((value) => value <= (props.most ?? Infinity)).map((value) => (
           <g key={value}>
             <line class="chart-grid" x1={PAD.left} x2={width - PAD.right} y1={y(value)} y2={y(value)} />
             <text class="chart-text" x={PAD.left - 6} y={y(value) + 4} text-anchor="end">{props.show(value)}</text>

@@ -1,18 +1,15 @@
 // A modal dialog: focus stays in it, Escape closes it, focus goes back to where it was.
 import type { ComponentChildren } from "preact";
-import { useEffect, useRef } from "preact/hooks";
+import { useRef } from "preact/hooks";
 import { Layer, useLayer } from "../lib/keys";
+import { useModal } from "../lib/modal";
 import { Icon } from "./Icon";
 
 /** `onClose` is left out where it cannot be closed. */
 export function Dialog(props: { title: string; onClose?: () => void; children: ComponentChildren }) {
   const layer = useLayer();
   const ref = useRef<HTMLDialogElement>(null);
-  useEffect(() => {
-    const dialog = ref.current!;
-    dialog.showModal();
-    return () => dialog.close();
-  }, []);
+  useModal(ref);
   return (
     <dialog ref={ref} class="dialog" aria-label={props.title} onCancel={(event) => { event.preventDefault(); props.onClose?.(); }}>
       <div class="row spread">

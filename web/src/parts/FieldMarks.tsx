@@ -50,7 +50,6 @@ export function FieldMarks(props: { first: string; second: string }) {
       </div>
     );
   }
-  const hardly = isWeak(found);
   const marks = (
     <>
       {found.marks.map((mark, index) => <Mark key={index} mark={mark} index={index} names={[first, second]} />)}
@@ -62,20 +61,17 @@ export function FieldMarks(props: { first: string; second: string }) {
     <div class="marks">
       <div class="marks-told">
         <Score found={found} />
-        {hardly ? <Belief believable={false} text={found.lede} warning="No marks to learn here." /> : (
+        {found.weak ? <Belief believable={false} text={found.lede} warning="No marks to learn here." /> : (
           <div class="stack">
             <p class="marks-lede">{sentence(found.lede)}</p>
             <Belief believable={found.believable} text={found.belief} warning="Do not rely on these marks." />
           </div>
         )}
       </div>
-      {hardly ? <details class="marks-all-the-same"><summary>Show the places that it goes by all the same</summary><div class="marks">{marks}</div></details> : marks}
+      {found.weak ? <details class="marks-all-the-same"><summary>Show the places that it goes by all the same</summary><div class="marks">{marks}</div></details> : marks}
     </div>
   );
 }
-
-/** The library's rule: so few right that a coin could well do as much. */
-const isWeak = ({ right, total }: ClassReasons) => right < 0.6 * total + 0.5 * Math.sqrt(total);
 
 /** Right of total beside what a coin would do. */
 function Score(props: { found: ClassReasons }) {

@@ -116,8 +116,8 @@ export function LabelBar(props: LabelBarProps) {
           autocomplete="off" autocapitalize="words" spellcheck={false} enterkeyhint="done"
           onInput={(event) => { setTyped(event.currentTarget.value); setPlace(null); }} onKeyDown={onKey} />
         <span class="labelbar-told small faint" aria-live="polite">
-          {plural(rows.length, "photo")}
-          {other > 0 && chosen !== undefined && <strong class="labelbar-over"> · {other === 1 && rows.length === 1 ? "replaces its label" : `replaces ${plural(other, "label")}`}</strong>}
+          {rows.length > 1 && plural(rows.length, "photo")}
+          {other > 0 && chosen !== undefined && <strong class="labelbar-over">{rows.length > 1 && " · "}{other === 1 && rows.length === 1 ? "replaces its label" : `replaces ${plural(other, "label")}`}</strong>}
         </span>
         {held > 0 && <button class="button button-plain small" onClick={() => put(null)} title="Backspace in the empty field">Remove {held === 1 ? "label" : `${held.toLocaleString("en")} labels`}</button>}
       </div>

@@ -269,6 +269,8 @@ export function PhotoMap(props: PhotoMapProps) {
       own.lasso = [place.px, place.py];
     }
     drawLine();
+    // What is pointed at would lie over the line.
+    hover(-1, 0, 0);
   }
 
   function onPointerMove(event: PointerEvent): void {

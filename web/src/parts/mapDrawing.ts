@@ -1,13 +1,12 @@
 // Draws the points of the map by WebGL 2: one buffer of places, one of looks, one call for all of them.
+import type { Rgb } from "../lib/oklch";
 import type { Window } from "./mapSpace";
-
-export type Rgb = readonly [number, number, number];
 
 /** How each point looks. */
 export interface Looks {
   /** Colour of each point, as a place in `colours`. */
   group: Uint8Array;
-  /** At most 32. */
+  /** At most 256. */
   colours: readonly Rgb[];
   ground: Rgb;
   ring: Rgb;

@@ -1,19 +1,25 @@
 // Colours of the map: few kinds that also colour-blind people can tell apart, and ramps for amounts.
-import type { Rgb } from "./mapDrawing";
+import { oklch, type Rgb } from "../lib/oklch";
 
-// After Okabe and Ito (2008), with yellow darkened and blue lightened to be seen on either ground.
+// After Okabe and Ito (2008), moved apart until those who lack one kind of cone see any two at least as unlike as
+// palette.test.ts says; on white none is too light to be seen.
 const kindsOn = {
-  light: ["#0072b2", "#d55e00", "#009e73", "#b5418b", "#8a7400", "#3aa3df", "#5b3fa0", "#8c2d04"],
-  dark: ["#56b4e9", "#ff8a3d", "#2ec99a", "#ee8fc4", "#f0e442", "#4f83f1", "#b79cff", "#d9a679"],
+  light: ["#175cd6", "#cf8b19", "#19b3a0", "#c62a00", "#500090", "#6997fc", "#7e507d", "#750f02"],
+  dark: ["#399ac3", "#f16906", "#90fff3", "#cc2962", "#f8f00c", "#655ce4", "#adbeff", "#edb986"],
 } as const;
 const noneOn = { light: "#c9c9c1", dark: "#454a43" } as const;
 // From usual to strange: the strange stand out from the ground, in lightness too.
 const rampOn = { light: ["#cfd3cb", "#e0a33c", "#7a1024"], dark: ["#3b433c", "#c97f2a", "#fff0a8"] } as const;
 
 export const mostKinds = kindsOn.light.length;
-/** How much of a soft colour is the ground's. */
-const softness = 0.5;
-const groundOn = { light: "#ffffff", dark: "#0d0f0d" } as const;
+/** So many of the other kinds have a soft colour of their own; more of them share some. */
+export const mostSoft = 120;
+const mostShared = 24;
+/** How light soft colours are. */
+const softOn = { light: [0.74, 0.85, 0.68, 0.79], dark: [0.6, 0.46, 0.67, 0.53] } as const;
+const softChroma = 0.1;
+/** Degrees: hues that are dealt out by it never come close to one another soon. */
+const goldenAngle = 137.508;
 export const rampSteps = 8;
 
 /** Of #rgb or #rrggbb (what builds style sheets makes the first of the second). */
@@ -30,6 +36,8 @@ export interface Entry {
   count: number;
   colours: Rgb[];
   groups: readonly number[];
+  /** One of many, told only when somebody asks. */
+  more?: boolean;
 }
 export interface Paint {
   group: Uint8Array;
@@ -40,36 +48,48 @@ export interface Paint {
 }
 
 /**
- * Colour the most frequent kinds of the rows that count. The rest share soft shades of the same colours, so that where one
- * kind ends and the next begins is still seen; rows without a kind are quiet.
+ * Colour the kinds of all rows. The most frequent ones of the rows that count have the strong colours; each of the rest has
+ * a soft one, which stays its own as long as no kind is added, so that where one kind ends and the next begins is seen.
+ * Rows without a kind are quiet.
  */
 export function paintKinds(kinds: readonly (string | null)[], counts: Uint8Array | null, dark: boolean, words = { none: "No label", others: "others" }): Paint {
   const on = dark ? "dark" : "light";
   const found = new Map<string, number>();
-  kinds.forEach((kind, row) => {
-    if (kind !== null && (!counts || counts[row])) found.set(kind, (found.get(kind) ?? 0) + 1);
-  });
-  const ranked = [...found].sort((a, b) => b[1] - a[1] || (a[0] < b[0] ? -1 : 1));
-  const named = ranked.slice(0, mostKinds);
-  const groupOf = new Map(ranked.map(([kind], at) => [kind, at < mostKinds ? at : mostKinds + (at % mostKinds)]));
-  // Kinds of which the filter leaves no photo are faint anyway.
-  const left = mostKinds;
-  const none = 2 * mostKinds;
-  const group = Uint8Array.from(kinds, (kind) => (kind === null ? none : groupOf.get(kind) ?? left));
-  const ground = rgb(groundOn[on]);
-  const full = kindsOn[on].map(rgb);
-  const soft = full.map((colour): Rgb => {
-    const mix = (part: 0 | 1 | 2) => colour[part] + (ground[part] - colour[part]) * softness;
-    return [mix(0), mix(1), mix(2)];
-  });
-  const colours = [...full, ...soft, rgb(noneOn[on])];
-  const legend: Entry[] = named.map(([name, count], at) => ({ name, count, colours: [colours[at]!], groups: [at] }));
-  const rest = ranked.slice(mostKinds).reduce((sum, [, count]) => sum + count, 0);
-  if (rest) legend.push({ name: `${(ranked.length - mostKinds).toLocaleString("en")} ${words.others}`, count: rest, colours: soft, groups: soft.map((_, at) => mostKinds + at) });
   let without = 0;
-  kinds.forEach((kind, row) => (without += kind === null && (!counts || counts[row]) ? 1 : 0));
+  kinds.forEach((kind, row) => {
+    const one = !counts || counts[row] ? 1 : 0;
+    if (kind === null) without += one;
+    else found.set(kind, (found.get(kind) ?? 0) + one);
+  });
+  const left = [...found].filter(([, count]) => count > 0);
+  const ranked = [...left].sort((a, b) => b[1] - a[1] || before(a[0], b[0]));
+  const groupOf = new Map([...found.keys()].sort(before).map((kind, at) => [kind, mostKinds + (at < mostSoft ? at : mostSoft + (at % mostShared))]));
+  const strong = new Map(ranked.slice(0, mostKinds).map(([kind], at) => [kind, at]));
+  const none = mostKinds + mostSoft + mostShared;
+  const group = Uint8Array.from(kinds, (kind) => (kind === null ? none : strong.get(kind) ?? groupOf.get(kind)!));
+  const colours = [...kindsOn[on].map(rgb), ...Array.from({ length: mostSoft + mostShared }, (_, at) => soft(at, on)), rgb(noneOn[on])];
+  const entry = ([name, count]: readonly [string, number], at: number): Entry => ({ name, count, colours: [colours[at]!], groups: [at] });
+  const legend = ranked.slice(0, mostKinds).map(entry);
+  const rest = left.filter(([kind]) => !strong.has(kind)).sort((a, b) => before(a[0], b[0]));
+  const own = rest.filter(([kind]) => groupOf.get(kind)! < mostKinds + mostSoft);
+  for (const one of own) legend.push({ ...entry(one, groupOf.get(one[0])!), more: true });
+  const shared = rest.filter(([kind]) => groupOf.get(kind)! >= mostKinds + mostSoft);
+  if (shared.length) {
+    const groups = [...new Set(shared.map(([kind]) => groupOf.get(kind)!))];
+    const count = shared.reduce((sum, one) => sum + one[1], 0);
+    legend.push({ name: `${shared.length.toLocaleString("en")} ${words.others}`, count, colours: groups.map((at) => colours[at]!), groups, more: true });
+  }
   if (without) legend.push({ name: words.none, count: without, colours: [colours[none]!], groups: [none] });
   return { group, colours, quiet: none, legend };
+}
+
+const before = (one: string, other: string) => (one < other ? -1 : 1);
+
+/** Kinds that follow one another by name, which are often related, differ both in hue and in lightness. */
+function soft(at: number, on: "light" | "dark"): Rgb {
+  const levels = softOn[on];
+  const level = at % levels.length;
+  return oklch(levels[level]!, softChroma, goldenAngle * Math.floor(at / levels.length) + 97 * level);
 }
 
 /** Colour amounts in equal steps from the least to the largest; NaN is painted as the least. */

@@ -43,6 +43,8 @@ export interface ClassReasons {
   /** Photos on the right side of a line drawn without them. */
   right: number;
   total: number;
+  /** So few are right that a coin could well do as much: there are no marks to learn. */
+  weak: boolean;
   lede: string;
   marks: ClassMark[];
   believable: boolean;

@@ -1,4 +1,5 @@
 // Label photos: what to label next, look-alikes to settle, labels that are probably wrong, and what was done.
+import { useLayoutEffect, useRef } from "preact/hooks";
 import { follow, query } from "../lib/router";
 import { useGuesses } from "../state/guesses";
 import { table } from "../state/library";
@@ -26,11 +27,14 @@ export function Label() {
   const asked = query.value.get("tab") ?? "next";
   const open: TabName = asked in tabs ? (asked as TabName) : "next";
   const { Tab } = tabs[open];
+  const nav = useRef<HTMLElement>(null);
+  // Where there is no room for all tabs, the open one is in sight.
+  useLayoutEffect(() => nav.current!.querySelector("[aria-current]")!.scrollIntoView({ inline: "center", block: "nearest" }), [open]);
   return (
     <div class="label-view">
       <h1 class="hidden-text">Label</h1>
       <header class="label-head">
-        <nav class="label-tabs" aria-label="Ways to label">
+        <nav ref={nav} class="label-tabs" aria-label="Ways to label">
           {(Object.keys(tabs) as TabName[]).map((name) => (
             <a key={name} href={`/label?tab=${name}`} onClick={follow} aria-current={name === open ? "page" : undefined}>{tabs[name].name}</a>
           ))}

@@ -2,6 +2,7 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import { ApiError, get, sendJson } from "../../lib/api";
 import { Layer, useLayer } from "../../lib/keys";
+import { useModal } from "../../lib/modal";
 import { chance, when } from "../../lib/names";
 import { follow } from "../../lib/router";
 import { Empty } from "../../parts/Empty";
@@ -44,22 +45,21 @@ function Large(props: { name: string; row: number | null }) {
   const { name, row } = props;
   const layer = useLayer();
   const dialog = useRef<HTMLDialogElement>(null);
+  const leave = useRef<HTMLButtonElement>(null);
   const [about, setAbout] = useState<PhotoAnswer | null>(null);
   const [hits, setHits] = useState<readonly Hit[] | null>(null);
   /** The large photo is there; until then the small one stands in. */
   const [sharp, setSharp] = useState(false);
   const [trouble, setTrouble] = useState<string | null>(null);
-  useEffect(() => {
-    const element = dialog.current!;
-    element.showModal();
-    return () => element.close();
-  }, []);
+  useModal(dialog, leave);
   const version = row === null ? 0 : versions.value[row];
   useEffect(() => {
     setAbout(null);
     setHits(null);
     setSharp(false);
     setTrouble(null);
+    // The arrow that was pressed is gone beside the last photo, and the keys with it.
+    if (!dialog.current!.contains(document.activeElement)) leave.current!.focus();
   }, [name]);
   useEffect(() => {
     const stop = new AbortController();
@@ -134,7 +134,7 @@ function Large(props: { name: string; row: number | null }) {
       <div class="large-side">
         <div class="large-title">
           <h2 class="large-file">{fileName(name)}</h2>
-          <button class="button button-plain button-icon" aria-label="Close" title="Close (Escape)" onClick={close}><Icon name="close" /></button>
+          <button ref={leave} class="button button-plain button-icon" aria-label="Close" title="Close (Escape)" onClick={close}><Icon name="close" /></button>
         </div>
         {row !== null && (
           <>
@@ -156,7 +156,7 @@ function Large(props: { name: string; row: number | null }) {
                 </div>
               )}
               {mayLabel.value
-                ? <Layer.Provider value={layer}><LabelBar rows={[row]} /></Layer.Provider>
+                ? <Layer.Provider value={layer}><LabelBar rows={[row]} onLeave={() => leave.current?.focus()} /></Layer.Provider>
                 : <p class="small faint">Your token allows to look, not to label.</p>}
             </div>
             <div class="large-do">

@@ -1,10 +1,10 @@
 // The map with its legend; what is drawn around becomes what the grid shows and what is chosen.
 import { useEffect, useMemo, useState } from "preact/hooks";
 import { plural } from "../../lib/names";
+import type { Rgb } from "../../lib/oklch";
 import { Empty } from "../../parts/Empty";
 import { Icon } from "../../parts/Icon";
 import { PhotoMap, type How } from "../../parts/Map";
-import type { Rgb } from "../../parts/mapDrawing";
 import { css, type Entry } from "../../parts/palette";
 import { Progress } from "../../parts/Progress";
 import { selection, table } from "../../state/library";
@@ -35,6 +35,8 @@ function enclose(rows: number[], how: How): void {
 export function MapPanel() {
   const columns = table.value;
   const [legend, setLegend] = useState(innerWidth > 800 && innerHeight > 560);
+  /** The many kinds with soft colours are named too. */
+  const [all, setAll] = useState(false);
   useEffect(() => map.need(), [columns?.snapshot]);
   const answer = map.value.value;
   const places = useMemo(() => answer && { x: Float32Array.from(answer.x), y: Float32Array.from(answer.y) }, [answer]);
@@ -44,6 +46,8 @@ export function MapPanel() {
   // A map of other photos than the table's would put names to the wrong points.
   if (!columns || !places || answer?.snapshot !== columns.snapshot) return <div class="map-wait"><Progress working={map.working.value} what="Making the map" /></div>;
   const busy = paintBy.value === "cluster" ? clusters : paintBy.value === "outlier" ? outliers : null;
+  const few = paint.value.legend.filter((entry) => !entry.more);
+  const more = paint.value.legend.filter((entry) => entry.more);
   const name = (entry: Entry) => (paintBy.value === "label" || paintBy.value === "guess" ? nameOf(entry.name) : entry.name);
   return (
     <div class="map-panel">
@@ -52,7 +56,7 @@ export function MapPanel() {
         chosen={selection} pointed={pointed} caption={captionOf} onHover={() => undefined} onOpen={(row) => openPhoto(columns.keys[row])} onEnclose={enclose}>
         {!answer.final && <Sketch />}
       </PhotoMap>
-      <div class="legend">
+      <div class={`legend${legend && all && more.length ? " legend-all" : ""}`}>
         <div class="legend-by"><label for="legend-by">Colour</label>
           <select class="field" id="legend-by" value={paintBy.value} onChange={(event) => place({ colour: event.currentTarget.value }, true)}>
             {paints.map((one) => <option key={one} value={one}>{paintNames[one]}</option>)}
@@ -62,7 +66,7 @@ export function MapPanel() {
         {busy && !busy.value.value && (busy.error.value ? <p class="legend-note">{busy.error.value}</p> : <Progress small working={busy.working.value} what="Computing" />)}
         {legend && paint.value.legend.length > 0 && (
           <ul class="legend-list" aria-label={`Colours: ${paintNames[paintBy.value]}`}>
-            {paint.value.legend.map((entry) => (
+            {(all ? [...few, ...more] : few).map((entry) => (
               <li key={entry.name}>
                 <button title={`${entry.name}: choose all ${entry.count.toLocaleString("en")}`} onClick={(event) => {
                   const { group } = paint.value;
@@ -76,6 +80,14 @@ export function MapPanel() {
                 </button>
               </li>
             ))}
+            {more.length > 0 && (
+              <li>
+                <button aria-expanded={all} onClick={() => setAll(!all)} title={all ? "Name the most frequent only" : "Name all colours"}>
+                  <span class="legend-dot" style={{ background: dot(more.flatMap((entry) => entry.colours).slice(0, mostInDot)) }} />
+                  <span class="legend-name">{all ? "Fewer" : `${more.length.toLocaleString("en")} more`}</span><Icon name={all ? "up" : "down"} size={14} />
+                </button>
+              </li>
+            )}
           </ul>
         )}
         {map.error.value && <p class="legend-note">{map.error.value}</p>}
@@ -83,6 +95,9 @@ export function MapPanel() {
     </div>
   );
 }
+
+/** More colours are not seen on so small a disc. */
+const mostInDot = 12;
 
 /** Several colours share the disc. */
 function dot(colours: readonly Rgb[]): string {

@@ -3,6 +3,7 @@ import { signal } from "@preact/signals";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { useShortcuts } from "../../lib/keys";
 import { chance } from "../../lib/names";
+import { follow } from "../../lib/router";
 import { Empty } from "../../parts/Empty";
 import { fileName } from "../../parts/Grid";
 import { LabelBar } from "../../parts/LabelBar";
@@ -66,7 +67,8 @@ export function Next() {
     return (
       <Empty icon="check" title="Nothing more to ask">
         {hasSkipped.value ? "Every photo has a label, or was skipped." : "Every photo has a label."}
-        {hasSkipped.value && <button class="button" onClick={showSkipped}>Show the skipped ones</button>}
+        {hasSkipped.value ? <button class="button" onClick={showSkipped}>Show the skipped ones</button>
+          : <a class="button" href="/label?tab=suspects" onClick={follow}>Look at labels that may be wrong</a>}
       </Empty>
     );
   }

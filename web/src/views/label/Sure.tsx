@@ -25,11 +25,11 @@ export function Sure() {
   const rows = kind?.rows ?? [];
   const sure = kind ? kind.rows.filter((_, index) => kind.probability[index]! >= bound.value) : [];
   useEffect(() => {
-    chosen.value = new Set(sure);
-  }, [kind?.label, bound.value, told?.change]);
+    chosen.value = new Set(mayLabel.value ? sure : []);
+  }, [kind?.label, bound.value, told?.change, mayLabel.value]);
   const picked = rows.filter((row) => chosen.value.has(row));
   function accept() {
-    if (!kind || !picked.length) return;
+    if (!kind || !picked.length || !mayLabel.value) return;
     setLabels(picked, kind.label);
     chosen.value = new Set();
     setName(null);
@@ -59,17 +59,21 @@ export function Sure() {
       </label>
       <div class="sure-main">
         <div class="sure-bar">
-          <button class="button button-main" disabled={!picked.length || !mayLabel.value} onClick={accept}>
-            <IconCheck />{picked.length ? `${picked.length.toLocaleString("en")} ${picked.length === 1 ? "is" : "are"} ${nameOf(kind.label)}` : "None is chosen"}
-          </button>
-          <label class="sure-bound small">
-            <span>Choose from {Math.round(100 * bound.value)} %</span>
-            <input type="range" min="50" max="99" value={Math.round(100 * bound.value)} onInput={(event) => (bound.value = Number(event.currentTarget.value) / 100)} />
-          </label>
-          <span class="faint small sure-help">Tap a photo to take it out or in. The surest stand first.</span>
+          {mayLabel.value ? (
+            <>
+              <button class="button button-main" disabled={!picked.length} onClick={accept}>
+                <IconCheck />{picked.length ? `${picked.length.toLocaleString("en")} ${picked.length === 1 ? "is" : "are"} ${nameOf(kind.label)}` : "None is chosen"}
+              </button>
+              <label class="sure-bound small">
+                <span>Choose from {Math.round(100 * bound.value)} %</span>
+                <input type="range" min="50" max="99" value={Math.round(100 * bound.value)} onInput={(event) => (bound.value = Number(event.currentTarget.value) / 100)} />
+              </label>
+              <span class="faint small sure-help">Tap a photo to take it out or in. The surest stand first.</span>
+            </>
+          ) : <p class="faint small">Your token allows to look, not to label. The surest stand first.</p>}
         </div>
         <div class="sure-grid">
-          <Grid rows={rows} of={kind.label} name={`Photos that are probably ${nameOf(kind.label)}`} chosen={chosen} click="choose"
+          <Grid rows={rows} of={kind.label} name={`Photos that are probably ${nameOf(kind.label)}`} chosen={chosen} {...(mayLabel.value ? { click: "choose" } : { choose: "none" })}
             caption={(row) => labelCaption(kind.label, told.probability[row] ?? 0)} />
         </div>
       </div>

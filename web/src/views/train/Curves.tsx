@@ -38,7 +38,7 @@ function OneCurve({ curve, points, until }: { curve: Curve; points: readonly Poi
         <h4>{curve.label}</h4>
         {health.words && <span class={`curve-state curve-${health.state}`}>{health.words}</span>}
       </figcaption>
-      <Chart name={curve.label} series={series} until={until} show={show} range={health.range} />
+      <Chart name={curve.label} series={series} until={until} show={show} range={health.range} most={curve.share ? 1 : undefined} />
       <p class="faint small">{curve.explanation}</p>
     </figure>
   );
