@@ -61,6 +61,7 @@ def test_the_estimate_is_that_of_held_out_photos(client):
     right = round(made.validation_.accuracy * LABELLED)
     assert [told["low"], told["high"]] == [round(end, 4) for end in wilson(right, LABELLED)]
     assert "odder" in told["how"]
+    assert "flatters it a little" in told["how"]
     assert sum(each["photos"] for each in told["labels"]) == LABELLED
     shares = [each["estimate"] * each["photos"] for each in told["labels"]]
     assert sum(shares) / LABELLED == pytest.approx(told["estimate"], abs=1e-3)
@@ -72,9 +73,9 @@ def test_a_label_changes_the_guesses_that_are_asked_for_it(tmp_path):
         told = settled(client, "/api/v1/guesses")
         assert told["classes"] == []
         assert set(told["guess"]) == {-1}
-        assert "none as a label" in told["why"]
+        assert told["why"].startswith("no photo has a label yet")
         client.put("/api/v1/labels", json={"labels": {"p000.jpg": "wren"}})
-        assert "only 'wren'" in settled(client, "/api/v1/guesses")["why"]
+        assert "all labelled photos are 'wren'" in settled(client, "/api/v1/guesses")["why"]
         done = client.put("/api/v1/labels", json={"labels": {"p001.jpg": "robin"}}).json()
         told = settled(client, f"/api/v1/guesses?change={done['change']}")
         assert told["change"] == done["change"]

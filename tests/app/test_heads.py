@@ -29,7 +29,8 @@ def ask(heads, change=0):
 
 
 def settle(heads):
-    heads._choosing.join(30)
+    if (choosing := heads._choosing) is not None:
+        choosing.join(30)
 
 
 def test_a_new_label_is_known_at_once_and_an_old_head_answers_what_it_knows():
