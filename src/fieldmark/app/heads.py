@@ -20,6 +20,8 @@ _DIFFERENT = 0.2
 _QUICK = 20_000_000
 """Photos times labels times numbers of an embedding up to which a choice is waited for: it is made in
 about two seconds."""
+_FIRST_SECONDS = 3.0
+"""How long a choice waits for the guesses that it is to replace: they are waited for, it is not."""
 
 
 class Fit(NamedTuple):
@@ -66,12 +68,11 @@ class Heads:
         self._choosing: threading.Thread | None = None
         """None when it has nothing left to do."""
         self._forgotten = self._choices = 0
-        self._closed = False
+        self._closed = threading.Event()
 
     def close(self) -> None:
-        """Keep nothing any more."""
-        with self._lock:
-            self._closed = True
+        """Choose and keep nothing any more."""
+        self._closed.set()
 
     def current(self, change: int = 0) -> FieldClassifier:
         """A classifier that knows of a change, and of later ones where there are any.
@@ -104,9 +105,9 @@ class Heads:
             else:
                 fit = self._resumed(key, now, photos) or _simplest(now, photos)
                 fit = self._numbered(fit)
+            self._fit = fit
             if _outgrown(fit):
                 self._choose_aside(key, now, photos)
-            self._fit = fit
             return fit
 
     @property
@@ -138,17 +139,20 @@ class Heads:
     def _choose_aside(self, key: str, change: int, photos: Labelled) -> None:
         if self._choosing is not None:
             return
+        wait = _FIRST_SECONDS if self._fit is not None and self._fit.provisional else 0.0
         self._choosing = threading.Thread(
             target=self._chosen,
-            args=(key, change, photos, self._forgotten),
+            args=(key, change, photos, self._forgotten, wait),
             name="fieldmark-head",
             daemon=True,
         )
         self._choosing.start()
 
-    def _chosen(self, key: str, change: int, photos: Labelled, forgotten: int) -> None:
+    def _chosen(self, key: str, change: int, photos: Labelled, forgotten: int, wait: float) -> None:
         failed = True
         try:
+            if self._closed.wait(wait):
+                return
             fit = _choose(change, photos)
             choice = None if _quick(photos) else _choice(fit, photos)
             failed = False
@@ -156,7 +160,7 @@ class Heads:
                 # What was chosen is good for other photos too, as long as the same encoder saw them.
                 mine = forgotten == self._forgotten or (key != "" and key == self._key())
                 now, latest = self._read()
-                if self._closed or not mine or len(set(latest.labels)) < 2:
+                if self._closed.is_set() or not mine or len(set(latest.labels)) < 2:
                     return
                 if now > change or forgotten != self._forgotten:
                     refitted = fit.classifier.refit(latest.vectors, latest.labels)
@@ -168,7 +172,7 @@ class Heads:
             with self._lock:
                 self._choosing = None
                 left = self._fit is not None and self._fit.provisional
-                if left and not failed and not self._closed:
+                if left and not failed and not self._closed.is_set():
                     # The choice was of an encoder that is no more.
                     self._choose_aside(self._key(), *self._read())
 
