@@ -92,7 +92,8 @@ async function ask(newest: number): Promise<void> {
     if (asked !== own) return;
     // Of other photos than the table's: the table is being loaded again, and asks anew.
     if (told.snapshot === table.value?.snapshot) guesses.value = told;
-    if (told.final && (coverTries === 0 || !wasFinal)) session.value = [...session.value, { labelled: labelled.value, accuracy: told.accuracy }].slice(-KEPT_MOMENTS);
+    if (told.final && !wasFinal) coverTries = 0;
+    if (told.final && coverTries === 0) session.value = [...session.value, { labelled: labelled.value, accuracy: told.accuracy }].slice(-KEPT_MOMENTS);
     if (told.classes.length && (told.final ? told.coverage === null && coverTries < COVER_TRIES : coverTries < FINAL_TRIES)) {
       coverTries += 1;
       timer = window.setTimeout(() => void ask(newest), AGAIN_MS * Math.min(coverTries, COVER_TRIES));
