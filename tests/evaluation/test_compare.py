@@ -5,6 +5,7 @@ import pytest
 
 from fieldmark.evaluation import compare as compare_module
 from fieldmark.evaluation.compare import (
+    Interval,
     judge,
     paired_bootstrap,
     paired_bootstraps,
@@ -166,3 +167,14 @@ def test_coverage_under_a_simulated_null(classes, each, class_noise):
         found = paired_bootstrap(start, trained, labels)
         covered += found.low <= 0 <= found.high
     assert 0.92 <= covered / runs <= 0.99
+
+
+@pytest.mark.parametrize(("gain", "told"), [(-0.04, "stayed at 50.0 (+0.0,"), (-0.06, "fell from")])
+def test_a_verdict_never_speaks_of_minus_nothing(gain, told):
+    interval = Interval(gain, -0.02, 0.02)
+    sides = {"map": 50.0, "rank1": 60.0}
+    moved = {name: value + gain for name, value in sides.items()}
+    verdict = judge(sides, moved, {"map": interval, "rank1": interval}, photos=300, classes=30)
+    assert f"mAP {told}" in verdict.sentence
+    assert "interval +0.0 to +0.0" in verdict.sentence
+    assert "-0.0" not in verdict.sentence

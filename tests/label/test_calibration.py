@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
 
 from fieldmark.errors import InputError
 from fieldmark.evaluation.calibration import measure_calibration
@@ -21,6 +23,18 @@ def test_the_temperature_that_made_the_labels_is_found(temperature):
     assert found == pytest.approx(temperature, rel=0.1)
     new, truth = drawn(4000, temperature, seed=1)
     assert measure_calibration(new / np.float32(found), truth).ece < 3
+
+
+def test_the_temperature_is_that_of_the_softmax_however_large_the_scores():
+    scores, labels = drawn(300, 0.7)
+    scores += np.float32(2_000)
+    exact = scores.astype(np.float64)
+
+    def loss(log_temperature):
+        return -log_softmax(exact / np.exp(log_temperature), axis=1)[range(300), labels].mean()
+
+    wanted = np.exp(minimize_scalar(loss, bounds=(-6, 6), method="bounded").x)
+    assert fit_temperature(scores, labels) == pytest.approx(wanted, rel=1e-6)
 
 
 @pytest.mark.parametrize("coverage", [0.5, 0.8, 0.9, 0.95])

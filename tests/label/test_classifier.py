@@ -175,3 +175,31 @@ def test_few_photos_of_many_kinds_are_fitted_without_a_warning():
     x = np.random.default_rng(0).normal(size=(40, 8))
     labels = [f"kind {row}" for row in (*range(39), 0)]
     assert len(FieldClassifier().fit(x, labels).classes_) == 39
+
+
+@pytest.mark.parametrize("head", ["mean", "logistic", "neighbours"])
+def test_what_was_chosen_is_gone_on_from_in_another_process(head):
+    x, labels = clusters(each=20)
+    names = NAMES[labels]
+    before = FieldClassifier(head, lost=0.1).fit(x[:90], names[:90])
+    found = FieldClassifier.resumed(before.choice(), x, names)
+    wanted = before.refit(x, names)
+    query, _ = clusters(seed=1)
+    np.testing.assert_allclose(found.predict_proba(query), wanted.predict_proba(query), atol=1e-6)
+    assert (found.is_unknown(query) == wanted.is_unknown(query)).all()
+    assert found.predict_set(query) == wanted.predict_set(query)
+    assert found.tested() == wanted.tested()
+    assert len(found.tested()) == found.validation_.photos == 90
+    assert (found.spec_, found.lost) == (wanted.spec_, 0.1)
+    assert found.suspects() == []
+
+
+def test_a_choice_that_cannot_be_gone_on_from_is_refused():
+    x, labels = clusters(each=10)
+    choice = FieldClassifier().fit(x, NAMES[labels]).choice()
+    told, _, tensors = choice.partition(b"\n")
+    for damaged in (b"", told, b"{}\n" + tensors, b"[]\n" + tensors, told + b"\n" + tensors[:-9]):
+        with pytest.raises(ArtifactError, match="chosen before"):
+            FieldClassifier.resumed(damaged, x, NAMES[labels])
+    with pytest.raises(ArtifactError, match="12 numbers"):
+        FieldClassifier.resumed(choice, x[:, :8], NAMES[labels])

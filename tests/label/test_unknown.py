@@ -99,3 +99,47 @@ def test_wide_embeddings_are_narrowed_to_principal_directions_half_whitened():
     assert auroc(both, np.arange(240) < 120) > 0.95
     assert len(left_out_scores(known, x, labels)) == 360
     assert fit_familiarity(x[:, :256], labels).narrowing is None
+
+
+def test_the_scatter_of_all_is_put_together_of_two_to_rounding():
+    x, labels = clusters(9, 20, dim=16)
+    labels = labels.copy()
+    labels[:7] = 30  # A class of photos of many kinds, and classes of unlike size.
+    known = fit_familiarity(x, labels)
+    exact = x.astype(np.float64)
+    differences = exact - exact.mean(axis=0)
+    covariance = 0.6 * differences.T @ differences / (len(x) - 1)
+    covariance += 0.4 * np.square(differences).sum() / (len(x) - 1) / 16 * np.eye(16)
+    root = known.overall.root.astype(np.float64)
+    np.testing.assert_allclose(np.linalg.inv(root @ root.T), covariance, rtol=1e-5, atol=1e-7)
+
+
+def test_left_out_scores_are_those_of_one_photo_after_another():
+    x, labels = clusters(5, 6, dim=10)
+    known = fit_familiarity(x, labels)
+    share = known.within.share
+    centres = (known.means @ known.within.root).astype(np.float64)
+    wanted = []
+    for row, label in enumerate(labels):
+        turned = (x[row] @ known.within.root).astype(np.float64)
+        own = turned - centres[label]
+        # Inverse of the covariance without this photo, where the ellipsoid is the sphere.
+        lost = share * 6 / 5
+        inverse = np.linalg.inv(np.eye(10) - lost * np.outer(own, own))
+        moved = centres.copy()
+        moved[label] = turned - own * 6 / 5
+        near = min((turned - centre) @ inverse @ (turned - centre) for centre in moved)
+        far = np.square((x[row] - known.mean) @ known.overall.root).sum(dtype=np.float64)
+        all_grown = len(x) / (len(x) - 1)
+        wanted.append(all_grown**2 * far / (1 - known.overall.share * all_grown * far) - near)
+    np.testing.assert_allclose(left_out_scores(known, x, labels), wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_a_threshold_alone_is_that_of_the_whole_measurement():
+    x, labels = clusters(12, 20)
+    known = fit_familiarity(x, labels)
+    whole = fit_rejection(known, x, labels)
+    quick = fit_rejection(known, x, labels, measure=False)
+    assert quick.threshold == whole.threshold
+    assert np.isnan([quick.auroc, quick.caught]).all()
+    assert np.isfinite([whole.auroc, whole.caught]).all()

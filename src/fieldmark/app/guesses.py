@@ -33,6 +33,8 @@ _DOUBTED = 0.2
 """Share of photos without a label, the least sure, that are cases: which ones these are does not depend on
 how sure the head is on the whole."""
 _TYPICAL = 3
+_FLATTERED = "the way of guessing was chosen by the same photos, which flatters it a little"
+_SOON = "guessed in the simplest way; a better one is being chosen and soon takes its place"
 _ODDER = "photos that were chosen as the next to label are odder than the rest, of which more may be right"
 
 
@@ -97,7 +99,7 @@ class Live:
                 last is not None
                 and last.change >= max(change, now.labels.change)
                 and last.view.table is now.table
-                and (last.fit is None or last.fit.chosen_at >= self._heads.chosen_at)
+                and (last.fit is None or last.fit.number >= self._heads.number)
             ):
                 ready: Future[Guesses] = Future()
                 ready.set_result(last)
@@ -196,9 +198,10 @@ class Live:
             else _two_digits(made.probabilities[rows, made.second]),
             "unknown": None if made.unknown is None else made.unknown.astype(int).tolist(),
             "set_size": None if made.sets is None else made.sets.tolist(),
-            "accuracy": None if made.fit is None else accuracy(made.fit.classifier),
+            "accuracy": None if made.fit is None else accuracy(made.fit),
             "coverage": covered,
             "seconds": round(made.seconds, 3),
+            "final": made.fit is None or not made.fit.provisional,
         }
         packed = pack(told)
         with self._lock:
@@ -406,9 +409,9 @@ class Live:
         return mixed, total
 
 
-def accuracy(made: FieldClassifier) -> dict[str, Any] | None:
+def accuracy(fit: Fit) -> dict[str, Any] | None:
     """How often the guesses are right, by labelled photos that the head had not seen."""
-    tested = made.tested()
+    tested = fit.classifier.tested()
     if not tested:
         return None
     right = sum(label == guess for label, guess in tested)
@@ -428,12 +431,13 @@ def accuracy(made: FieldClassifier) -> dict[str, Any] | None:
                 "photos": len(of[label]),
             }
         )
+    caveat = _SOON if fit.provisional else _FLATTERED
     return {
         "estimate": round(right / len(tested), 4),
         "low": round(low, 4),
         "high": round(high, 4),
         "photos": len(tested),
-        "how": f"cross-validated on {len(tested):,} labelled photos; {_ODDER}",
+        "how": f"each was guessed by the others alone (cross-validation); {caveat}; {_ODDER}",
         "labels": by_class,
     }
 

@@ -14,6 +14,7 @@ from fieldmark.app.answers import Packed, pack
 from fieldmark.app.derived import Derived
 from fieldmark.app.guesses import Live
 from fieldmark.app.heads import Heads
+from fieldmark.app.kept import Keeper
 from fieldmark.app.labels import Editor
 from fieldmark.app.library import MEDIA, Library, View
 from fieldmark.app.overview import Overview
@@ -87,7 +88,8 @@ class Indexed:
         self._asked = self.library.open()
         self._asking = threading.Lock()
         self.derived = Derived(self._cache(), lambda: self.library.view().table.snapshot)
-        self.heads = Heads(self.library.labelled)
+        keeper = Keeper(self._cache(), lambda: self.library.view().table.identity)
+        self.heads = Heads(self.library.labelled, keeper)
         self.live = Live(self.library, self.derived, self.heads)
         self.editor = Editor(self.library)
         self.overview = Overview(
@@ -114,6 +116,7 @@ class Indexed:
     def close(self) -> None:
         """Let go of threads and files."""
         self.uploads.close()
+        self.heads.close()
         self.live.close()
         self.derived.close()
         self.editor.close()

@@ -110,7 +110,7 @@ def _text(data: dict[str, Any], out: Path | None) -> str:
             line = f"{label:<24}{data['start'][name]:7.2f} → {data['trained'][name]:6.2f}"
             ends = data["interval"].get(name)
             if ends:
-                line += f"   {data['gain'][name]:+.2f}  [{ends[0]:+.2f}, {ends[1]:+.2f}]"
+                line += f"   {data['gain'][name]:+z.2f}  [{ends[0]:+z.2f}, {ends[1]:+z.2f}]"
         else:
             line = f"{label:<24}{value:7.2f}"
         lines.append(line)

@@ -144,7 +144,7 @@ def _text(result: dict[str, Any], out: Path) -> str:
         line = f"{label:<8}{start[name]:7.2f} → {trained[name]:6.2f}"
         if result["interval"].get(name):
             low, high = result["interval"][name]
-            line += f"   gain {result['gain'][name]:+.2f}  [{low:+.2f}, {high:+.2f}]"
+            line += f"   gain {result['gain'][name]:+z.2f}  [{low:+z.2f}, {high:+z.2f}]"
         lines.append(line)
     lines += [
         "",

@@ -246,8 +246,8 @@ def _plural(noun: str, count: int) -> str:
 
 
 def _moved(before: float, after: float, gain: Interval) -> str:
-    word = "rose" if gain.value > 0 else "fell" if gain.value < 0 else "stayed"
-    numbers = f"from {before:.1f} to {after:.1f}" if gain.value else f"at {before:.1f}"
-    return (
-        f"{word} {numbers} ({gain.value:+.1f}, 95 % interval {gain.low:+.1f} to {gain.high:+.1f})"
-    )
+    # As it is read: a gain of -0.04 points is +0.0.
+    moved = round(gain.value, 1)
+    word = "rose" if moved > 0 else "fell" if moved < 0 else "stayed"
+    numbers = f"from {before:.1f} to {after:.1f}" if moved else f"at {before:.1f}"
+    return f"{word} {numbers} ({gain.value:+z.1f}, 95 % interval {gain.low:+z.1f} to {gain.high:+z.1f})"

@@ -196,7 +196,7 @@ def judge_without_labels(
             f"moved from {start['agreement']:.1f} to {trained['agreement']:.1f} %; less "
             f"{CHANGE_PRICE * trained['neighbours_changed']:.1f} for the "
             f"{trained['neighbours_changed']:.0f} % of neighbours that changed it gained "
-            f"{learnt.value:+.1f} points (95 % interval {learnt.low:+.1f} to {learnt.high:+.1f}), "
+            f"{learnt.value:+z.1f} points (95 % interval {learnt.low:+z.1f} to {learnt.high:+z.1f}), "
             f"{_READINGS[decide_without_labels(learnt)]}: a hint, no proof."
         )
     else:
@@ -216,7 +216,7 @@ def _views_in_words(
     known = []
     if "view_recall" in start and "view_recall" in trained:
         ends = (
-            f", 95 % interval of the gain {gain.low:+.1f} to {gain.high:+.1f}"
+            f", 95 % interval of the gain {gain.low:+z.1f} to {gain.high:+z.1f}"
             if gain is not None and np.isfinite([gain.low, gain.high]).all()
             else ""
         )

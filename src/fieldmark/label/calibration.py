@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax, softmax
+from scipy.special import softmax
 
 from fieldmark.errors import InputError
 
@@ -33,11 +33,15 @@ def fit_temperature(scores: Scores, labels: Int[np.ndarray, " N"]) -> float:
     """
     if not len(labels):
         raise InputError("a temperature needs held-out photos; label at least two of some class.")
-    exact = scores.astype(np.float64)
-    rows = np.arange(len(labels))
+    # Below each photo's best, so that no exponential overflows; in place, for it is done thirty times.
+    below = scores - scores.max(axis=1, keepdims=True).astype(np.float64)
+    own = below[np.arange(len(labels)), labels]
+    room = np.empty_like(below)
 
     def loss(log_temperature: float) -> float:
-        return float(-log_softmax(exact / np.exp(log_temperature), axis=1)[rows, labels].mean())
+        sharpness = np.exp(-log_temperature)
+        np.exp(np.multiply(below, sharpness, out=room), out=room)
+        return float((np.log(room.sum(axis=1)) - sharpness * own).mean())
 
     return float(np.exp(minimize_scalar(loss, bounds=_RANGE, method="bounded").x))
 

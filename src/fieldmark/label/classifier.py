@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
+from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -98,13 +99,17 @@ class FieldClassifier(ClassifierMixin, BaseEstimator):
 
     # -- fitting
 
-    def fit(self, X: Any, y: Any, groups: Any = None) -> "FieldClassifier":
+    def fit(
+        self, X: Any, y: Any, groups: Any = None, measure_unknown: bool = True
+    ) -> "FieldClassifier":
         """Choose a head, fit and calibrate it.
 
         Args:
             X: Embeddings [N, D]; lengths do not matter.
             y: Labels.
             groups: Photos of one group (a burst, an individual) are held out together.
+            measure_unknown: Whether to measure what ``is_unknown`` catches, which with thousands of
+                photos takes a second; ``rejection_`` says NaN without.
         """
         x, of = self._take(X, y)
         folds = deal(of, self.folds, groups=groups, seed=self.seed)
@@ -116,7 +121,9 @@ class FieldClassifier(ClassifierMixin, BaseEstimator):
         self._known: Familiarity | None = fit_familiarity(x, of)
         self.rejection_: Rejection | None = None
         if held.sum() >= LEAST_HELD_OUT:
-            self.rejection_ = fit_rejection(self._known, x, of, lost=self.lost, seed=self.seed)
+            self.rejection_ = fit_rejection(
+                self._known, x, of, lost=self.lost, seed=self.seed, measure=measure_unknown
+            )
         return self
 
     def refit(self, X: Any, y: Any) -> "FieldClassifier":
@@ -130,7 +137,10 @@ class FieldClassifier(ClassifierMixin, BaseEstimator):
             y: Their labels.
         """
         check_is_fitted(self, "head_")
-        before, head = self.classes_, self.head_
+        return self._gone_on(self.head_, X, y)
+
+    def _gone_on(self, head: Head | None, X: Any, y: Any) -> "FieldClassifier":
+        before = self.classes_
         x, of = self._take(X, y)
         start = _carried(head, before, self.classes_)
         self.head_ = fit_head(self.spec_, x, of, len(self.classes_), start=start)
@@ -174,6 +184,7 @@ class FieldClassifier(ClassifierMixin, BaseEstimator):
         self.held_out_ = np.full(choice.scores.shape, np.nan)
         self.held_out_[held] = chances(scores, self.temperature_)
         self._truth, self._names = of, self.classes_
+        self._guessed = np.where(held, self.held_out_.argmax(axis=1), -1)
         accuracy = choice.accuracy.get(str(choice.spec), float("nan"))
         self.validation_ = Validation(int(held.sum()), accuracy, choice.accuracy)
 
@@ -232,15 +243,14 @@ class FieldClassifier(ClassifierMixin, BaseEstimator):
         classes leave little room for that.
         """
         check_is_fitted(self, "head_")
-        rows = np.flatnonzero(~np.isnan(self.held_out_).any(axis=1))
-        guesses = self.held_out_[rows].argmax(axis=1)
-        names = self._names
-        return list(zip(names[self._truth[rows]].tolist(), names[guesses].tolist(), strict=True))
+        rows = np.flatnonzero(self._guessed >= 0)
+        truth, guesses = self._names[self._truth[rows]], self._names[self._guessed[rows]]
+        return list(zip(truth.tolist(), guesses.tolist(), strict=True))
 
     def suspects(self) -> list[Suspect]:
-        """Labels of ``fit`` that are probably wrong, surest first."""
+        """Labels of ``fit`` that are probably wrong, surest first; none of one that was loaded or resumed."""
         check_is_fitted(self, "head_")
-        return suspects(self.held_out_, self._truth)
+        return suspects(self.held_out_, self._truth[: len(self.held_out_)])
 
     def _scores(self, X: Any) -> Float[np.ndarray, "N C"]:
         x = self._ask(X)
@@ -271,14 +281,7 @@ class FieldClassifier(ClassifierMixin, BaseEstimator):
         card = {
             "format": FORMAT,
             "version": FORMAT_VERSION,
-            "settings": self.get_params(),
-            "classes": self.classes_.tolist(),
-            "dim": self.n_features_in_,
-            "spec": self.spec_._asdict(),
-            "temperature": self.temperature_,
-            "sets": None if self.sets_ is None else self.sets_._asdict(),
-            "rejection": None if self.rejection_ is None else _plain(self.rejection_._asdict()),
-            "validation": _plain(self.validation_._asdict()),
+            **self._card(),
             "shares": [known.within.share, known.overall.share],
             "sha256": storage.sha256_bytes(tensors),
             "about": about or {},
@@ -322,15 +325,7 @@ class FieldClassifier(ClassifierMixin, BaseEstimator):
 
     @classmethod
     def _from(cls, card: dict[str, Any], arrays: dict[str, Any]) -> "FieldClassifier":
-        made = cls(**card["settings"])
-        made.classes_ = np.array(card["classes"])
-        made.n_features_in_ = card["dim"]
-        made.spec_ = HeadSpec(**card["spec"])
-        made.temperature_ = card["temperature"]
-        made.sets_ = None if card["sets"] is None else Sets(**card["sets"])
-        told = card["rejection"]
-        made.rejection_ = None if told is None else Rejection(**_numbers(told))
-        made.validation_ = Validation(**_numbers(card["validation"]))
+        made = cls._carded(card)
         made.head_ = _head(made.spec_, arrays, len(made.classes_))
         within, overall = card["shares"]
         made._known = Familiarity(
@@ -343,8 +338,77 @@ class FieldClassifier(ClassifierMixin, BaseEstimator):
             else None,
         )
         made.held_out_ = np.empty((0, len(made.classes_)))
-        made._truth, made._names = np.empty(0, np.int64), made.classes_
+        made._truth = made._guessed = np.empty(0, np.int64)
+        made._names = made.classes_
         made.about_ = card["about"]
+        return made
+
+    def choice(self) -> bytes:
+        """What the last ``fit`` chose and measured, for :meth:`resumed`; labels must be texts.
+
+        Labels' names are in it and how held-out photos were guessed, but no photo and no embedding.
+        """
+        check_is_fitted(self, "head_")
+        arrays = {"truth": self._truth, "guessed": self._guessed}
+        if self.spec_.kind == "logistic":
+            # Others are fitted anew at once.
+            arrays |= _arrays(self.head_)
+        card = self._card() | {"names": self._names.tolist()}
+        tensors = save_tensors({name: np.ascontiguousarray(a) for name, a in arrays.items()})
+        return json.dumps(card).encode() + b"\n" + tensors
+
+    @classmethod
+    def resumed(cls, choice: bytes, X: Any, y: Any) -> "FieldClassifier":
+        """``refit`` to labels in another process, from where ``fit`` ended in one before.
+
+        Args:
+            choice: From :meth:`choice`.
+            X: Embeddings of all labelled photos, by the same encoder.
+            y: Their labels.
+
+        Raises:
+            ArtifactError: If the choice cannot be read or is of embeddings of another length.
+        """
+        told, _, tensors = choice.partition(b"\n")
+        try:
+            card, arrays = json.loads(told), load_tensors(tensors)
+            made = cls._carded(card)
+            head = Probe(arrays["weight"], arrays["bias"]) if "weight" in arrays else None
+            made._truth, made._guessed = arrays["truth"], arrays["guessed"]
+            made._names = np.array(card["names"])
+        except (KeyError, TypeError, ValueError, SafetensorError) as error:
+            raise ArtifactError(f"what was chosen before cannot be read: {error}.") from None
+        if made.n_features_in_ != np.shape(X)[1]:
+            raise ArtifactError(
+                f"what was chosen before is of embeddings of {made.n_features_in_} numbers, these have "
+                f"{np.shape(X)[1]}."
+            )
+        made.held_out_ = np.empty((0, len(made.classes_)))
+        return made._gone_on(head, X, y)
+
+    def _card(self) -> dict[str, Any]:
+        return {
+            "settings": self.get_params(),
+            "classes": self.classes_.tolist(),
+            "dim": self.n_features_in_,
+            "spec": self.spec_._asdict(),
+            "temperature": self.temperature_,
+            "sets": None if self.sets_ is None else self.sets_._asdict(),
+            "rejection": None if self.rejection_ is None else _plain(self.rejection_._asdict()),
+            "validation": _plain(self.validation_._asdict()),
+        }
+
+    @classmethod
+    def _carded(cls, card: dict[str, Any]) -> "FieldClassifier":
+        made = cls(**card["settings"])
+        made.classes_ = np.array(card["classes"])
+        made.n_features_in_ = card["dim"]
+        made.spec_ = HeadSpec(**card["spec"])
+        made.temperature_ = card["temperature"]
+        made.sets_ = None if card["sets"] is None else Sets(**card["sets"])
+        told = card["rejection"]
+        made.rejection_ = None if told is None else Rejection(**_numbers(told))
+        made.validation_ = Validation(**_numbers(card["validation"]))
         return made
 
 
@@ -358,7 +422,7 @@ def _directed(x: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N D"]:
     return x / lengths
 
 
-def _carried(head: Head, before: Any, now: Any) -> Head | None:
+def _carried(head: Head | None, before: Any, now: Any) -> Head | None:
     """A linear head with its rows where the classes are now; new ones begin at zero."""
     if not isinstance(head, Probe):
         return None

@@ -32,13 +32,21 @@ class Metric(NamedTuple):
     """What one photo's outer product with itself counts in the covariance."""
 
 
-def _fit_metric(differences: Vectors, freedom: int) -> Metric:
-    level = float(np.square(differences, dtype=np.float64).sum()) / max(freedom, 1)
-    dim = differences.shape[1]
+def _scatter(differences: Vectors) -> Float[np.ndarray, "D D"]:
+    """Sum of the rows' outer products with themselves."""
+    exact = differences.astype(np.float64)
+    # Of one array with itself only half is computed.
+    product: Float[np.ndarray, "D D"] = exact.T @ exact
+    return product
+
+
+def _fit_metric(scatter: Float[np.ndarray, "D D"], freedom: int) -> Metric:
+    level = float(np.trace(scatter)) / max(freedom, 1)
+    dim = len(scatter)
     if level <= 0 or freedom < 1:
         return Metric(np.eye(dim, dtype=np.float32), 0.0)
     share = (1 - _SHRINK) / freedom
-    covariance = differences.T.astype(np.float64) @ differences * share
+    covariance = scatter * share
     covariance[np.diag_indices(dim)] += _SHRINK * level / dim
     root = solve_triangular(cholesky(covariance, lower=True), np.eye(dim), lower=True).T
     return Metric(np.ascontiguousarray(root, np.float32), share)
@@ -135,9 +143,13 @@ def fit_familiarity(
     names, of = np.unique(labels, return_inverse=True)
     means = class_means(x, of, len(names))
     mean = x.mean(axis=0)
+    inside = _scatter(x - means[of])
+    # The scatter of all is that within classes and that of their means: one product of all photos does.
+    counts = np.bincount(of, minlength=len(names))[:, None]
+    everywhere = inside + _scatter((means - mean) * np.sqrt(counts).astype(np.float32))
     # Each class mean takes a degree of freedom with it.
-    within = _fit_metric(x - means[of], len(x) - len(names))
-    return Familiarity(within, means, _fit_metric(x - mean, len(x) - 1), mean, narrowing)
+    within = _fit_metric(inside, len(x) - len(names))
+    return Familiarity(within, means, _fit_metric(everywhere, len(x) - 1), mean, narrowing)
 
 
 def left_out_scores(
@@ -159,6 +171,7 @@ def left_out_scores(
     counts = np.bincount(of, minlength=len(names))[of].astype(np.float64)
     several = np.flatnonzero(counts > 1)
     centres = (known.means @ known.within.root).astype(np.float64)
+    between = centres @ centres.T
     found = np.empty(len(several))
     for first in range(0, len(several), _ROWS):
         rows = several[first : first + _ROWS]
@@ -168,9 +181,18 @@ def left_out_scores(
         grown = counts[rows] / (counts[rows] - 1)
         weight = known.within.share * grown
         length = np.square(own).sum(axis=1)
-        along = (own * turned).sum(axis=1)[:, None] - own @ centres.T
-        squares = _squares(turned, centres)
-        squares += (weight / (1 - weight * length))[:, None] * np.square(along)
+        # Both distances to all classes are of these products, and are worked out in place: they fill
+        # the memory, and time goes by the passes over it.
+        products = turned @ centres.T
+        along = between[of[rows]]
+        along -= products
+        along += (own * turned).sum(axis=1)[:, None]
+        np.square(along, out=along)
+        along *= (weight / (1 - weight * length))[:, None]
+        products *= -2
+        products += np.square(turned).sum(axis=1)[:, None]
+        products += np.square(centres).sum(axis=1)
+        squares = np.add(products, along, out=along)
         squares[at, of[rows]] *= grown**2
         far = np.square((x[rows] - known.mean) @ known.overall.root).sum(axis=1, dtype=np.float64)
         all_grown = len(x) / (len(x) - 1)
@@ -198,7 +220,13 @@ _TURNS = 5
 
 
 def fit_rejection(
-    known: Familiarity, embeddings: Vectors, labels: Classes, *, lost: float = 0.05, seed: int = 0
+    known: Familiarity,
+    embeddings: Vectors,
+    labels: Classes,
+    *,
+    lost: float = 0.05,
+    seed: int = 0,
+    measure: bool = True,
 ) -> Rejection:
     """Choose the threshold on left-out photos, and measure on left-out classes what it catches.
 
@@ -208,6 +236,7 @@ def fit_rejection(
         labels: Their classes.
         lost: Share of photos of known classes that may be rejected, in (0, 1).
         seed: Of the draw of classes.
+        measure: Whether to measure it, which takes most of the time.
 
     Raises:
         InputError: If the share is out of range or no class has two photos.
@@ -225,7 +254,7 @@ def fit_rejection(
     names = np.unique(labels)
     order = np.random.default_rng(seed_of("unknown", seed)).permutation(len(names))
     found = []
-    for turn in range(_TURNS if len(names) >= _TURNS else 0):
+    for turn in range(_TURNS if measure and len(names) >= _TURNS else 0):
         new = np.isin(labels, names[order % _TURNS == turn])
         rest = fit_familiarity(embeddings[~new], labels[~new], narrowing=known.narrowing)
         familiar = left_out_scores(rest, embeddings[~new], labels[~new])

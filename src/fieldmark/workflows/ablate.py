@@ -385,9 +385,9 @@ def _in_words(cell: dict[str, Any]) -> str:
     if cell["spread"] is not None:
         text += f" ± {cell['spread']:.2f}"
     if cell["gain"] is not None:
-        text += f" ({cell['gain']:+.2f}"
+        text += f" ({cell['gain']:+z.2f}"
         if cell["interval"]:
-            text += f" [{cell['interval'][0]:+.2f}, {cell['interval'][1]:+.2f}]"
+            text += f" [{cell['interval'][0]:+z.2f}, {cell['interval'][1]:+z.2f}]"
         text += ")"
     return text
 

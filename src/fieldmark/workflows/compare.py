@@ -212,9 +212,9 @@ def _cell(cell: dict[str, Any]) -> str:
         text += f" ± {cell['spread']:.1f}"
     over = cell["over_first"]
     if over is not None:
-        text += f" ({over['gain']:+.1f}"
+        text += f" ({over['gain']:+z.1f}"
         if over["low"] is not None:
-            text += f" [{over['low']:+.1f}, {over['high']:+.1f}]"
+            text += f" [{over['low']:+z.1f}, {over['high']:+z.1f}]"
         text += ")"
     return text
 

@@ -249,7 +249,7 @@ def _int8(
             loss |= {"rank1_fp32": round(ranks[0], 3), "rank1_int8": round(ranks[1], 3)}
             said += (
                 f"; rank-1 of {len(truth)} test photos among each other {ranks[0]:.1f} % before, "
-                f"{ranks[1]:.1f} % after ({ranks[1] - ranks[0]:+.1f})"
+                f"{ranks[1]:.1f} % after ({ranks[1] - ranks[0]:+z.1f})"
             )
     return reduced.telling(quantisation=json.dumps(loss)), loss, said + "."
 

@@ -169,9 +169,9 @@ def gain_of(row: dict[str, Any], name: str) -> str:
     told = row["gains"].get(name)
     if told is None:
         return "–"
-    text = f"{told['gain']:+.1f}"
+    text = f"{told['gain']:+z.1f}"
     if told["low"] is not None:
-        text += f" [{told['low']:+.1f}, {told['high']:+.1f}]"
+        text += f" [{told['low']:+z.1f}, {told['high']:+z.1f}]"
     return f"{text.replace('-', '−')} {_MARKS[told['finding']]}".strip()
 
 

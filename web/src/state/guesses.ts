@@ -29,6 +29,8 @@ export interface Guesses {
   /** Share of the photos that look much like a labelled one; null while it is not known. */
   coverage: number | null;
   seconds: number;
+  /** False while better guesses of the same labels are being made. */
+  final: boolean;
   /** Why there are none yet. */
   why?: string | null;
 }
@@ -50,8 +52,9 @@ export const labelled = computed(() => labels.value.reduce((sum, one) => sum + (
 
 const CALM_MS = 250;
 const AGAIN_MS = 3_000;
-/** What is covered is worked out after the guesses: they are asked for again so often. */
+/** What is covered is worked out after the guesses, and so is the best way of guessing at first: they are asked for again so often. */
 const COVER_TRIES = 6;
+const FINAL_TRIES = 60;
 const KEPT_MOMENTS = 400;
 const users = signal(0);
 let asked: AbortController | null = null;
@@ -84,14 +87,16 @@ async function ask(newest: number): Promise<void> {
   const own = new AbortController();
   asked = own;
   try {
+    const wasFinal = guesses.peek()?.final ?? true;
     const told = await wait<Guesses>("/api/v1/guesses", { change: newest }, undefined, own.signal);
     if (asked !== own) return;
     // Of other photos than the table's: the table is being loaded again, and asks anew.
     if (told.snapshot === table.value?.snapshot) guesses.value = told;
-    if (coverTries === 0) session.value = [...session.value, { labelled: labelled.value, accuracy: told.accuracy }].slice(-KEPT_MOMENTS);
-    if (told.coverage === null && told.classes.length && coverTries < COVER_TRIES) {
+    if (told.final && !wasFinal) coverTries = 0;
+    if (told.final && coverTries === 0) session.value = [...session.value, { labelled: labelled.value, accuracy: told.accuracy }].slice(-KEPT_MOMENTS);
+    if (told.classes.length && (told.final ? told.coverage === null && coverTries < COVER_TRIES : coverTries < FINAL_TRIES)) {
       coverTries += 1;
-      timer = window.setTimeout(() => void ask(newest), AGAIN_MS * coverTries);
+      timer = window.setTimeout(() => void ask(newest), AGAIN_MS * Math.min(coverTries, COVER_TRIES));
     }
   } catch (error) {
     if (asked !== own) return;

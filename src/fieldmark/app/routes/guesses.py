@@ -67,6 +67,8 @@ class GuessesTold(BaseModel):
     coverage: float | None
     """Share of photos that labelled ones stand for; null until it is computed."""
     seconds: float
+    final: bool
+    """False while better guesses for the same labels are on their way: ask again in some seconds."""
 
 
 class NextPhoto(BaseModel):

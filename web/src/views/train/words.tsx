@@ -23,4 +23,7 @@ export const tone = (word: string | null): "good" | "bad" | "open" => (word === 
 export function Told({ text }: { text: string }) {
   return <>{text.split("`").map((part, index) => (index % 2 ? <code key={index}>{part}</code> : part))}</>;
 }
-export const signed = (value: number, digits = 1): string => `${value > 0 ? "+" : value < 0 ? "−" : ""}${Math.abs(value).toFixed(digits)}`;
+export const signed = (value: number, digits = 1): string => {
+  const size = Math.abs(value).toFixed(digits);
+  return `${Number(size) === 0 ? "" : value > 0 ? "+" : "−"}${size}`;
+};
