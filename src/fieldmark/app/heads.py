@@ -159,8 +159,10 @@ class Heads:
             with self._lock:
                 # What was chosen is good for other photos too, as long as the same encoder saw them.
                 mine = forgotten == self._forgotten or (key != "" and key == self._key())
+                if self._closed.is_set() or not mine:
+                    return
                 now, latest = self._read()
-                if self._closed.is_set() or not mine or len(set(latest.labels)) < 2:
+                if len(set(latest.labels)) < 2:
                     return
                 if now > change or forgotten != self._forgotten:
                     refitted = fit.classifier.refit(latest.vectors, latest.labels)
