@@ -5,11 +5,11 @@ COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY src src
 COPY recipes recipes
 COPY benchmarks/published.toml benchmarks/published.toml
-# --build-arg TORCH_INDEX=URL takes torch from another index, as the much smaller one without CUDA.
-ARG TORCH_INDEX=
-RUN python -m venv /opt/fieldmark \
-    && /opt/fieldmark/bin/pip install --no-cache-dir ${TORCH_INDEX:+--extra-index-url $TORCH_INDEX} \
-       --constraint constraints.txt '.[app,postgres]'
+# docker build --secret id=pip,src=pip.conf: where pip looks is yours to say, as for the much smaller torch
+# without CUDA; the file does not stay in the image.
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
+    python -m venv /opt/fieldmark \
+    && /opt/fieldmark/bin/pip install --no-cache-dir --constraint constraints.txt '.[app,postgres]'
 
 FROM python:3.12-slim
 COPY --from=built /opt/fieldmark /opt/fieldmark
