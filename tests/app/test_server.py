@@ -1,4 +1,5 @@
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -6,6 +7,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from asking import check_problem, operations
+from fieldmark.app.access import dependants
 from fieldmark.app.problems import HttpProblem, explain, problem_of, without_paths
 from fieldmark.app.problems import answer as answer_of
 from fieldmark.app.server import create_app
@@ -218,7 +220,7 @@ def test_metrics_count_templates_and_never_paths(asking):
     ask("GET", "/healthz", [("host", "evil.example")])
     ask("EVIL", "/healthz")
     text = ask("GET", "/metrics").body.decode()
-    route = 'route="/api/v1/probe/named/{name}/{size}",status="200"'
+    route = 'route="/api/v1/probe/named/{name}/{size}",status="400"'
     assert f'fieldmark_requests_total{{method="GET",{route}}} 3.0' in text
     assert 'fieldmark_refused_total{reason="wrong_host"} 1.0' in text
     assert 'method="other"' in text
@@ -242,7 +244,7 @@ def test_the_log_has_paths_but_no_queries_and_no_secrets(asking, token_file, cap
     ask("GET", "/%0A%0Dforged%20line")
     lines = [r.getMessage() for r in caplog.records if r.name == "fieldmark.access"]
     assert len(lines) == 3
-    assert "/api/v1/me 200" in lines[0]
+    assert "/api/v1/me 400" in lines[0]
     assert "'label person'" in lines[0]
     together = caplog.text
     assert "hidden" not in together
@@ -268,3 +270,29 @@ def test_the_description_is_made_before_the_first_request():
     app = create_app(Settings())
     with TestClient(app, base_url="http://localhost"):
         assert app.openapi_schema is not None
+
+
+def test_parameters_that_are_not_there_are_refused_everywhere_under_the_api(ask):
+    """Every route of the description, so one that is added later too."""
+    described = ask.app.openapi()["paths"]
+    asked = 0
+    for route in ask.app.state.routes:
+        for method in getattr(route, "methods", ()):
+            told = described.get(route.path, {}).get(method.lower())
+            if told is None or not route.path.startswith("/api/"):
+                continue
+            known = {each["name"] for each in told.get("parameters", []) if each["in"] == "query"}
+            fields = {field.alias for each in dependants(route) for field in each.query_params}
+            assert known == fields, route.path
+            path = re.sub("{.*?}", "0", route.path)
+            for name in ("nonsense", ""):
+                sent = {}
+                if "requestBody" in told:
+                    kind = next(iter(told["requestBody"]["content"]))
+                    sent = {"headers": [("content-type", kind)], "body": b"{}"}
+                answer = ask(method, f"{path}?{name}=1", **sent)
+                assert (answer.status, answer.json()["code"]) == (400, "unknown_parameter"), (
+                    route.path
+                )
+                asked += 1
+    assert asked > 50

@@ -4,10 +4,11 @@ import getpass
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Annotated, Any, NamedTuple
 
 from fastapi import Depends, Request, Response, Security
+from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
@@ -137,8 +138,38 @@ def secret_of(request: Request) -> str | None:
     return secret.strip() if kind.lower() == "bearer" and secret.strip() else None
 
 
+def dependants(route: APIRoute) -> Iterator[Dependant]:
+    """What a route's function and all its dependencies ask of a request."""
+    waiting = [route.dependant]
+    while waiting:
+        each = waiting.pop()
+        yield each
+        waiting += each.dependencies
+
+
+def check_parameters(request: Request) -> None:
+    """Refuse what a route does not know: a mistyped name would quietly change the question.
+
+    Raises:
+        HttpProblem: 400 ``unknown_parameter``.
+    """
+    if not request.url.query:
+        return
+    known = {
+        field.alias for each in dependants(request.scope["route"]) for field in each.query_params
+    }
+    if not known.issuperset(request.query_params):
+        there = f"it takes {', '.join(sorted(known))}" if known else "it takes none"
+        # Which one is not said again: it may be anything, and what is said is shown to people.
+        raise HttpProblem(
+            400,
+            "unknown_parameter",
+            f"the address has a parameter that is not known here; {there}.",
+        )
+
+
 class Allowed:
-    """Dependency of a route: the caller may do this."""
+    """Dependency of a route: the caller may do this, and asks for nothing that is not there."""
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
@@ -148,7 +179,7 @@ class Allowed:
         request: Request,
         _: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)] = None,
     ) -> str:
-        """Who it is, for the history; raises 401 or 403."""
+        """Who it is, for the history; raises 401, 403, or 400 ``unknown_parameter``."""
         access: Access = request.app.state.service.access
         caller = access.caller(secret_of(request), request.cookies.get(COOKIE), address_of(request))
         if not caller.scope.holds(self.scope):
@@ -158,6 +189,7 @@ class Allowed:
                 f"this needs a token with the scope {self.scope}; yours has {caller.scope}.",
             )
         request.state.caller = caller
+        check_parameters(request)
         return caller.name
 
 

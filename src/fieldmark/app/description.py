@@ -6,7 +6,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
-from fieldmark.app.access import Allowed, Scope
+from fieldmark.app.access import Allowed, Scope, dependants
 from fieldmark.app.problems import MEDIA_TYPE, Problem
 
 SCOPE = "x-fieldmark-scope"
@@ -72,13 +72,9 @@ _UNNAMED = str.maketrans({" ": "", "{": "", "}": ""})
 
 def scope_of(route: APIRoute) -> Scope | None:
     """What a route asks of its caller."""
-    waiting = [route.dependant]
-    while waiting:
-        each = waiting.pop()
-        if isinstance(each.call, Allowed):
-            return each.call.scope
-        waiting += each.dependencies
-    return None
+    return next(
+        (each.call.scope for each in dependants(route) if isinstance(each.call, Allowed)), None
+    )
 
 
 def describe(app: FastAPI, routes: list[APIRoute], *, guarded: bool) -> dict[str, Any]:
